@@ -1,0 +1,46 @@
+"""How every command starts and ends: arguments from a config dataclass, one clear message and an exit code on failure."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from lgsrr.errors import LgsrrError
+
+C = TypeVar("C")
+
+
+def run(
+    command: Callable[[C], int | None],
+    config: type[C],
+    *,
+    prog: str,
+    description: str,
+    example: str,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Parse `argv` (default: the process's) into `config`, call `command` with it and exit with what it returns.
+
+    An `LgsrrError` becomes its message on stderr and its exit code; Ctrl-C exits with 130; a reader of our output that
+    goes away (`| head`) ends the command quietly. Anything else is a defect and keeps its traceback.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    text = f"{description}\n\nExample:\n    {example}"
+    try:
+        parsed = tyro.cli(config, prog=prog, description=text, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+        code = command(parsed) or 0
+        sys.stdout.flush()
+    except LgsrrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it can", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

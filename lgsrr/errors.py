@@ -1,0 +1,39 @@
+"""The errors that a user can meet. Each message says what was wrong, where, what was expected and what to do.
+
+Commands print the message of an `LgsrrError` and exit with its `exit_code`; any other exception is a defect of ours and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class LgsrrError(Exception):
+    """Base of every error that is the input's or the surroundings' fault, not ours."""
+
+    exit_code = 1
+
+
+class DataError(LgsrrError):
+    """A table or a record is not what it should be: names the file, the row, the value and what was expected."""
+
+
+class ConfigError(LgsrrError, ValueError):
+    """A setting has a value that cannot be: names the setting, the value and what was expected."""
+
+    exit_code = 2
+
+
+class EncoderError(LgsrrError):
+    """A text encoder cannot be had or is of a kind that is not supported."""
+
+
+class ModelError(LgsrrError):
+    """A saved model or checkpoint is missing, truncated, or made for other data."""
+
+
+class TrainingError(LgsrrError):
+    """Training cannot go on: names the epoch, the step and the utterances."""
+
+
+class TrackingError(LgsrrError):
+    """The tracking server or a run that was named cannot be had."""

@@ -12,6 +12,7 @@ import tyro
 from lgsrr.errors import LgsrrError
 
 C = TypeVar("C")
+_STYLE = (tyro.conf.FlagCreatePairsOff,)
 
 
 def run(
@@ -22,8 +23,11 @@ def run(
     description: str,
     example: str,
     argv: Sequence[str] | None = None,
+    default: C | None = None,
 ) -> NoReturn:
     """Parse `argv` (default: the process's) into `config`, call `command` with it and exit with what it returns.
+
+    `default` is a whole config that flags change; None takes the defaults of the fields.
 
     An `LgsrrError` becomes its message on stderr and its exit code; Ctrl-C exits with 130; a reader of our output that
     goes away (`| head`) ends the command quietly. Anything else is a defect and keeps its traceback.
@@ -31,7 +35,7 @@ def run(
     arguments = sys.argv[1:] if argv is None else list(argv)
     text = f"{description}\n\nExample:\n    {example}"
     try:
-        parsed = tyro.cli(config, prog=prog, description=text, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+        parsed = tyro.cli(config, prog=prog, description=text, args=arguments, default=default, config=_STYLE)
         code = command(parsed) or 0
         sys.stdout.flush()
     except LgsrrError as error:

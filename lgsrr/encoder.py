@@ -57,6 +57,8 @@ class Packed:
     groups: Groups
     restore_N: Tensor
     """Index of every sequence, in the caller's order, among the packed ones."""
+    hidden_TD: Tensor | None = None
+    """What `PackedBert.lower` gives for the tokens, where it was computed before."""
 
     def to(self, device: torch.device) -> Packed:
         return Packed(
@@ -64,6 +66,7 @@ class Packed:
             positions_T=self.positions_T.to(device, non_blocking=True),
             groups=self.groups,
             restore_N=self.restore_N.to(device, non_blocking=True),
+            hidden_TD=None if self.hidden_TD is None else self.hidden_TD.to(device, non_blocking=True),
         )
 
 
@@ -164,7 +167,8 @@ class PackedBert(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """Pooled vectors ND, in the caller's order."""
-        return self.upper(self.lower(packed), packed.groups)[packed.restore_N]
+        hidden_TD = self.lower(packed) if packed.hidden_TD is None else packed.hidden_TD
+        return self.upper(hidden_TD, packed.groups)[packed.restore_N]
 
     def lower(self, packed: Packed) -> Tensor:
         """Hidden states TD under the trained layers: the embeddings, and the frozen layers where there are any."""

@@ -118,9 +118,11 @@ def _fused_attention(qkv_T3HE: Tensor, groups: Groups, dropout_probability: floa
     """One kernel for all sequences, whatever their lengths: torch's ragged layout, flash attention under it."""
     lengths = [length for count, length in groups for _ in range(count)]
     offsets_N1 = torch.tensor([0, *lengths], device=qkv_T3HE.device).cumsum(0)
-    bounds = {"min_seqlen": min(lengths), "max_seqlen": max(lengths)}
+    shortest, longest = min(lengths), max(lengths)
     query, key, value = (
-        torch.nested.nested_tensor_from_jagged(part.contiguous(), offsets_N1, **bounds).transpose(1, 2)
+        torch.nested.nested_tensor_from_jagged(
+            part.contiguous(), offsets_N1, min_seqlen=shortest, max_seqlen=longest
+        ).transpose(1, 2)
         for part in qkv_T3HE.unbind(1)
     )
     context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_probability)

@@ -16,6 +16,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lgsrr.batch import Batch
+from lgsrr.encoder import PackedBert
+
 Inconsistency = Literal["utterance", "batch"]
 
 
@@ -99,6 +102,28 @@ class SemanticRelations(nn.Module):
             total_K = _AllReduceSum.apply(total_K)
             dist.all_reduce(count)
         return (total_K / count).expand_as(inconsistency_BK)
+
+
+class LGSRR(nn.Module):
+    """The classifier: one encoder for texts and descriptions, each encoded by itself, and the relations over them."""
+
+    def __init__(self, encoder: PackedBert, relations: SemanticRelations) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.relations = relations
+
+    def forward(self, batch: Batch) -> Relations:
+        if batch.pooled_ND is None:
+            assert batch.packed is not None
+            pooled_ND = self.encoder(batch.packed)
+        else:
+            pooled_ND = batch.pooled_ND
+        pooled_BSD = pooled_ND.view(-1, batch.num_slots, pooled_ND.shape[-1])
+        # The relations are small, and their squares and cosines want float32 whatever the encoder ran in.
+        with torch.autocast(pooled_BSD.device.type, enabled=False):
+            pooled_BSD = pooled_BSD.float()
+            relations: Relations = self.relations(pooled_BSD[:, 0], pooled_BSD[:, 1:])
+        return relations
 
 
 class _AllReduceSum(torch.autograd.Function):

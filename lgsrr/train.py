@@ -1,0 +1,306 @@
+"""Train LGSRR on Ray Train, and leave a reloadable model and a tracked run.
+
+    python -m lgsrr.train --dataset mintrec2 --data DIR --epochs 5
+
+The driver reads and checks the data, makes the features, starts the workers (`lgsrr.worker`), shows and records what
+they post, and at the end lays the results into `runs/train/<name>/`. The name holds a hash of the settings and the data:
+the same command finds the same folder, goes on from its last epoch, or says that it is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from lgsrr import cli
+from lgsrr.catalog import load_dataset
+from lgsrr.config import TrainConfig, recipe
+from lgsrr.destination import TrackingConfig
+from lgsrr.errors import DataError, TrainingError
+from lgsrr.features import Features, Lengths, cache_folder, check_ranked, featurise
+from lgsrr.pretrained import encoder_config, encoder_folder
+from lgsrr.records import SPLITS, Dataset
+from lgsrr.run_folder import RunFolder, choose_run_folder
+from lgsrr.saved_model import ModelCard
+from lgsrr.tracker import Delivery, Replay, Tracker, describe
+
+PROG = "python -m lgsrr.train"
+EXAMPLE = f"{PROG} --dataset mintrec2 --data ../LGSRR/data --lr 1e-4 --epochs 5 --seed 0"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run left."""
+
+    folder: Path
+    """Of the run; the model is in `model/` of it."""
+    scores: dict[str, float]
+    history: list[dict[str, float]]
+    delivery: Delivery | None
+    """How far its record came; None where the run was finished before."""
+
+
+def train(config: TrainConfig, console: Console | None = None) -> Trained:
+    """Train as configured; a run that is finished already is returned as it is.
+
+    Raises:
+        LgsrrError: of the kinds in `lgsrr.errors`, with one message for the user.
+    """
+    console = console or Console(stderr=True)
+    dataset = load_dataset(config.dataset, config.data).head(config.limit)
+    _check_labels(dataset)
+    if config.k is None:
+        config = dataclasses.replace(config, k=len(dataset.aspects))
+    fingerprint = config.fingerprint(dataset.digest)
+    folder = choose_run_folder(Path(config.runs).resolve(), config, fingerprint)
+    if folder.is_finished:
+        return Trained(folder=folder.path, scores=folder.scores(), history=folder.history(), delivery=None)
+    encoder = encoder_folder(config.encoder)
+    features = _features(config, dataset, encoder)
+    card = _card(config, dataset, encoder)
+    tracking = TrackingConfig(experiment=config.experiment)
+    replay = Replay(Path(config.runs).resolve(), tracking, skip=(folder.name,))
+    tracker = Tracker(Path(config.runs).resolve(), tracking, folder.name)
+    tracker.start(
+        dataset=config.dataset, name=folder.name, params=dataclasses.asdict(config), data=describe(dataset),
+        tags={"seed": str(config.seed), "lgsrr.folder": str(folder.path)},
+    )  # fmt: skip
+    try:
+        _run(config, card, fingerprint, features, folder, tracker, console)
+        folder.write_report(card)
+        _record(folder, tracker)
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        tracker.close(timeout_s=5.0)
+        raise
+    finally:
+        replay.close()
+    tracker.finish("FINISHED")
+    delivery = tracker.close(timeout_s=60.0)
+    return Trained(folder=folder.path, scores=folder.scores(), history=folder.history(), delivery=delivery)
+
+
+def _check_labels(dataset: Dataset) -> None:
+    for split in SPLITS:
+        unknown = [u.id for u in dataset.split(split) if u.label is None]
+        if unknown:
+            raise DataError(
+                f"{len(unknown)} {split} utterances of {dataset.name} have no label (first: {unknown[0]!r} in "
+                f"{dataset.source}); training and its evaluation need all of them. To label utterances with a model "
+                "that is trained: python -m lgsrr.predict"
+            )
+
+
+def _features(config: TrainConfig, dataset: Dataset, encoder: Path) -> Features:
+    assert config.k is not None
+    lengths = Lengths(text=config.text_length, description=config.description_length)
+    features = featurise(dataset, encoder=encoder, lengths=lengths, num_aspects=config.k, cache=cache_folder())
+    if features.positions_UK is not None and config.rank_weight > 0:
+        check_ranked(dataset, features.positions_UK)
+    return features
+
+
+def _card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCard:
+    return ModelCard(
+        dataset=config.dataset,
+        data_digest=dataset.digest,
+        labels=dataset.labels,
+        aspects=tuple(a.name for a in dataset.aspects[: config.k]),
+        lengths=Lengths(text=config.text_length, description=config.description_length),
+        encoder=encoder_config(encoder),
+        pooling=config.pooling,
+        importance_hidden=config.importance_hidden,
+        inconsistency=config.inconsistency,
+        batch_size=config.batch_size,
+        settings=config.numbers(),
+        scores={},
+    )
+
+
+def _run(
+    config: TrainConfig,
+    card: ModelCard,
+    fingerprint: str,
+    features: Features,
+    folder: RunFolder,
+    tracker: Tracker,
+    console: Console,
+) -> None:
+    """Start the workers, wait for them, and fetch what they left into the run's folder."""
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from lgsrr.board import Board
+    from lgsrr.cluster import connected, settle_cpus, settle_gpu
+    from lgsrr.progress import TrainingProgress
+    from lgsrr.worker import Job, train_worker
+
+    with connected():
+        use_gpu = settle_gpu(config.gpu, config.workers)
+        cpus = settle_cpus(config.cpus_per_worker, config.workers)
+        board = Board.on_this_node()
+        job = Job(
+            config=dataclasses.replace(config, cpus_per_worker=cpus),
+            card=card,
+            fingerprint=fingerprint,
+            features=ray.put(features),
+            board=board,
+        )
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
+            ),
+            run_config=ray.train.RunConfig(
+                name=folder.name,
+                storage_path=folder.storage(config),
+                failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="keep_score"),
+            ),
+        )
+        _say(console, config, features, folder, use_gpu, cpus)
+        with TrainingProgress(config.epochs, console) as progress, Watcher(board, progress, tracker) as watcher:
+            try:
+                result = trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                raise TrainingError(watcher.failure() or _why(error)) from error
+        if failure := watcher.failure():
+            raise TrainingError(failure)
+        with result.checkpoint.as_directory() as checkpoint:
+            folder.take(Path(checkpoint))
+
+
+def _why(error: BaseException) -> str:
+    reasons = str(error).strip().splitlines()
+    return (
+        f"the workers failed more often than --max-failures allows; the last reason: {reasons[-1] if reasons else error!r}. "
+        "What they finished is kept: the same command goes on from the last whole epoch"
+    )
+
+
+def _say(
+    console: Console, config: TrainConfig, features: Features, folder: RunFolder, use_gpu: bool, cpus: int
+) -> None:
+    counts = " / ".join(str(len(features.indices(split))) for split in SPLITS)
+    where = "a GPU" if use_gpu else f"{cpus} CPU{'s' * (cpus > 1)}"
+    console.print(
+        f"{config.dataset}: {counts} utterances (train / dev / test), {config.encoder}, K = {config.k}, "
+        f"{config.workers} worker{'s' * (config.workers > 1)} on {where} each\n{folder.path}",
+        highlight=False,
+    )
+
+
+class Watcher:
+    """A thread of the driver that takes what workers post, shows it and records it."""
+
+    def __init__(self, board: Any, progress: Any, tracker: Tracker) -> None:
+        self._board, self._progress, self._tracker = board, progress, tracker
+        self._failure: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watcher")
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+
+    def failure(self) -> str | None:
+        """What a worker gave up for; None where none did."""
+        self._take()
+        return self._failure
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            self._take()
+        self._take()
+
+    def _take(self) -> None:
+        for kind, value in self._board.take():
+            if kind == "step":
+                self._progress.step(value)
+            elif kind == "epoch":
+                self._progress.epoch(value)
+                self._metrics(value)
+            elif kind == "resumed":
+                self._progress.resumed(value)
+                for figures in value:
+                    self._metrics(figures)
+            else:
+                self._failure = value
+
+    def _metrics(self, figures: dict[str, float]) -> None:
+        values = {name: value for name, value in figures.items() if name not in ("epoch", "time_ms")}
+        self._tracker.metrics(values, step=int(figures["epoch"]), time_ms=int(figures["time_ms"]))
+
+
+def _record(folder: RunFolder, tracker: Tracker) -> None:
+    scores = folder.scores()
+    tracker.metrics({k: v for k, v in scores.items() if k.startswith("test_") or k == "best_epoch"}, step=0)
+    for path in folder.artifacts():
+        tracker.artifact(path)
+    tracker.model(folder.model)
+
+
+def print_result(trained: Trained, console: Console) -> None:
+    """The short table at the end of a run, and where it is."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    names = {"acc": "ACC", "f1": "F1", "p": "P", "r": "R", "wf1": "WF1", "wp": "WP"}
+    table.add_column("")
+    for title in names.values():
+        table.add_column(title, justify="right")
+    for split in ("dev", "test"):
+        table.add_row(split, *(f"{100 * trained.scores[f'{split}_{name}']:.2f}" for name in names))
+    if trained.delivery is None:
+        console.print("this very run is finished already; --again trains it once more", highlight=False)
+    console.print(table)
+    console.print(f"best epoch  {int(trained.scores['best_epoch'])}", highlight=False)
+    console.print(f"model       {_short(trained.folder / 'model')}", highlight=False, soft_wrap=True)
+    if trained.delivery is not None:
+        console.print(f"MLflow      {trained.delivery.where}", highlight=False, soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    default = recipe(_named(arguments, "--dataset") or "sample", _named(arguments, "--encoder") or "minilm")
+    cli.run(
+        lambda config: print_result(train(config), Console()),
+        TrainConfig,
+        prog=PROG,
+        description=__doc__.split("\n\n")[0],
+        example=EXAMPLE,
+        argv=arguments,
+        default=default,
+    )
+
+
+def _named(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, before the command line is parsed: the recipe, and so the defaults, hang on it."""
+    for index, argument in enumerate(arguments):
+        if argument == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""One worker of a training run: what Ray Train calls in each of the DDP processes.
+
+A global batch is cut among the workers, and each worker's loss is weighed so that the mean of their gradients is the
+gradient of the whole batch: n workers train as one does. After every epoch the first worker hands Ray a checkpoint;
+a run that is started again goes on from the last. Everything random is drawn from (seed, epoch, worker), so that an
+epoch has the same numbers whether the run was interrupted before it or not.
+
+Shapes: B utterance of this worker's share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from lgsrr.batch import Rows
+from lgsrr.board import Board
+from lgsrr.config import TrainConfig
+from lgsrr.errors import LgsrrError, TrainingError
+from lgsrr.features import Features, cache_folder
+from lgsrr.frozen import digest_of_weights, kept_batches
+from lgsrr.guard import LossGuard
+from lgsrr.inference import Answers, answer, dealt, merge
+from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
+from lgsrr.metrics import scores
+from lgsrr.model import LGSRR, Relations
+from lgsrr.optimizer import make_optimizer, rate_at, set_rate
+from lgsrr.predictions import predictions_table, write_predictions
+from lgsrr.pretrained import encoder_folder, load_encoder
+from lgsrr.records import Split
+from lgsrr.run_folder import FINISHED, MODEL, PREDICTIONS
+from lgsrr.run_state import RunState, load_optimizer, load_trained, read_state, save_state
+from lgsrr.saved_model import ModelCard, new_model, save_model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is given."""
+
+    config: TrainConfig
+    """With `k` and `cpus_per_worker` settled."""
+    card: ModelCard
+    """Of the model to make; its scores are filled in at the end."""
+    fingerprint: str
+    features: ray.ObjectRef[Features]
+    """In the object store: one copy per node."""
+    board: Board
+    """Where the first worker posts what the driver shows and records."""
+
+
+def train_worker(loop_config: dict[str, Any]) -> None:
+    """Entry point for Ray Train: train to the end, or to a loss that is not finite."""
+    job: Job = loop_config["job"]
+    try:
+        Worker(job).run()
+    except TrainingError as error:
+        # Raised by all workers in the same step, and again however often Ray would try: the driver raises it.
+        job.board.post("failed", str(error))
+    except LgsrrError as error:
+        job.board.post("failed", str(error))
+        raise
+
+
+class Worker:
+    """The state of one worker between steps."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.config = job, job.config
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        torch.set_num_threads(self.config.cpus_per_worker or 1)
+        torch.manual_seed(self.config.seed)
+        self.device = ray.train.torch.get_device()
+        self.features: Features = ray.get(job.features)
+        folder = encoder_folder(self.config.encoder)
+        encoder = load_encoder(
+            folder, self.config.pooling, self.config.trainable_layers, dropout=self.config.encoder_dropout
+        )
+        self.tokenizer_folder = folder
+        self.model: LGSRR = new_model(job.card, encoder).to(self.device)
+        self.maker = kept_batches(
+            self.features, encoder, digest_of_weights(folder) if encoder.has_frozen else "", cache_folder()
+        )
+        self.parallel = ray.train.torch.prepare_model(self.model, move_to_device=False)
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.guard = LossGuard(self.features.ids)
+        self.train_rows = self.features.indices("train")
+        self.steps_per_epoch = math.ceil(len(self.train_rows) / self.config.batch_size)
+        self.state = RunState(fingerprint=job.fingerprint)
+
+    def run(self) -> None:
+        """Train what is left to train, then test the best epoch."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                if (Path(folder) / FINISHED).is_file():
+                    return
+                self._go_on_from(Path(folder))
+        while self.state.epochs_done < self.config.epochs and not self.state.out_of_patience(self.config.patience):
+            self._epoch()
+        self._finish()
+
+    def _go_on_from(self, folder: Path) -> None:
+        self.state = read_state(folder, self.job.fingerprint)
+        load_trained(folder, self.model)
+        load_optimizer(folder, self.optimizer)
+        self._post("resumed", self.state.history)
+
+    # One epoch
+
+    def _epoch(self) -> None:
+        started = time.monotonic()
+        figures = self._train_epoch(self.state.epochs_done)
+        seconds = time.monotonic() - started
+        figures["utterances_per_second"] = len(self.train_rows) / seconds
+        figures |= {f"dev_{name}": value for name, value in self._evaluate("dev")[1].items()}
+        figures |= {"epoch": self.state.epochs_done + 1, "seconds": seconds, "time_ms": int(time.time() * 1000)}
+        is_best = self.state.add(figures)
+        self._post("epoch", figures)
+        # Ray keeps the checkpoint of the highest score and the last one: the best epoch and the one to go on from.
+        report = {"epoch": figures["epoch"], "dev_f1": figures["dev_f1"]}
+        self._report(report | {"keep_score": figures["epoch"] if is_best else 0}, self._write_state)
+
+    def _write_state(self, folder: Path) -> None:
+        save_state(folder, self.state, self.model, self.optimizer)
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        config = self.config
+        self._seed(epoch)
+        self.parallel.train()
+        total_steps = self.steps_per_epoch * config.epochs
+        sums_3 = torch.zeros(3, device=self.device)
+        for step, batch_rows in enumerate(self._shuffled_batches(epoch)):
+            set_rate(self.optimizer, rate_at(epoch * self.steps_per_epoch + step, total_steps, config.warmup))
+            sums_3 += self._step(epoch, step, batch_rows)
+            self._post_progress(epoch, step)
+        self.guard.check()
+        if self.world > 1:
+            dist.all_reduce(sums_3)
+        cross_entropy, ranking, count = sums_3.tolist()
+        return {
+            "train_loss": (cross_entropy + config.rank_weight * ranking) / count,
+            "train_cross_entropy": cross_entropy / count,
+            "train_ranking_loss": ranking / count,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+        }
+
+    def _seed(self, epoch: int) -> None:
+        seeds = np.random.SeedSequence([self.config.seed, epoch, self.rank]).generate_state(1, dtype=np.uint64)
+        torch.manual_seed(int(seeds[0]) >> 1)
+
+    def _shuffled_batches(self, epoch: int) -> list[Rows]:
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(self.train_rows)
+        size = self.config.batch_size
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _step(self, epoch: int, step: int, batch_rows: Rows) -> Tensor:
+        """One step on a global batch; returns this worker's sums of cross entropy, ranking loss and utterances."""
+        rows = batch_rows[self.rank :: self.world]
+        # A worker must take part in the reduction: one without a share takes an utterance at weight 0.
+        weight = 1.0 if len(rows) else 0.0
+        rows = rows if len(rows) else batch_rows[:1]
+        batch = self.maker(rows).to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            relations = self.parallel(batch)
+        cross_entropy_B = F.cross_entropy(relations.logits_BC, batch.labels_B, reduction="none")
+        ranking_B = self._ranking_loss(relations, batch.positions_BK)
+        loss_B = cross_entropy_B + self.config.rank_weight * ranking_B
+        self.guard.add(epoch + 1, step + 1, rows, loss_B)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        # DDP takes the mean over workers; this makes it the mean over the global batch.
+        (loss_B.sum() * (weight * self.world / len(batch_rows))).backward()
+        if self.config.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self._trained, self.config.max_grad_norm)
+        self.optimizer.step()
+        sums = torch.stack([cross_entropy_B.detach().sum(), ranking_B.detach().sum(), loss_B.new_tensor(len(rows))])
+        return sums * weight
+
+    def _ranking_loss(self, relations: Relations, positions_BK: Tensor | None) -> Tensor:
+        if positions_BK is None or self.config.rank_weight == 0:
+            return relations.importance_BS.new_zeros(len(relations.importance_BS))
+        relevance_BS = ranking_relevance(positions_BK)
+        return 1 - neural_ndcg_per_utterance(relations.importance_BS, relevance_BS, self.config.tau)
+
+    @functools.cached_property
+    def _trained(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    # Evaluation
+
+    def _evaluate(self, split: Split) -> tuple[Answers, dict[str, float]]:
+        """Every utterance of a split once, whatever the number of workers; all workers get all answers."""
+        rows = self.features.indices(split)
+        mine = answer(self.model, self.maker, dealt(rows, self.config.batch_size, self.rank, self.world), self.device)
+        answers = merge(self._gather(mine))
+        labels = self.features.labels_U[rows]
+        figures = scores(labels, answers.predictions_B, len(self.job.card.labels))
+        logits_BC = torch.from_numpy(answers.logits_BC)
+        return answers, figures | {"loss": F.cross_entropy(logits_BC, torch.from_numpy(labels)).item()}
+
+    def _gather(self, mine: Answers) -> list[Answers]:
+        if self.world == 1:
+            return [mine]
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, mine)
+        return gathered
+
+    # The end
+
+    def _finish(self) -> None:
+        self._load_best()
+        answers, figures = self._evaluate("test")
+        best = self.state.history[self.state.best_epoch - 1]
+        final = {f"test_{name}": value for name, value in figures.items()}
+        final |= {name: value for name, value in best.items() if name.startswith("dev_")}
+        card = dataclasses.replace(self.job.card, scores=final | {"best_epoch": self.state.best_epoch})
+
+        def write(folder: Path) -> None:
+            save_model(folder / MODEL, card, self.model, self.tokenizer_folder)
+            write_predictions(folder / PREDICTIONS, predictions_table(self.features, card, answers))
+            summary = {"scores": card.scores, "history": self.state.history, "fingerprint": self.job.fingerprint}
+            (folder / FINISHED).write_text(json.dumps(summary), encoding="utf-8")
+
+        self._report(final | {"keep_score": self.config.epochs + 1}, write)
+
+    def _load_best(self) -> None:
+        if self.state.best_epoch == self.state.epochs_done:
+            return
+        for reported in ray.train.get_all_reported_checkpoints():
+            if reported.metrics["epoch"] == self.state.best_epoch:
+                with reported.checkpoint.as_directory() as folder:
+                    load_trained(Path(folder), self.model)
+                return
+        raise AssertionError(f"Ray did not keep the checkpoint of the best epoch ({self.state.best_epoch})")
+
+    # What leaves the worker
+
+    def _report(self, metrics: dict[str, float], write: Any) -> None:
+        """Hand Ray a checkpoint that the first worker writes; a barrier for all."""
+        if self.rank != 0:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory(prefix="lgsrr-") as folder:
+            write(Path(folder))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _post(self, kind: str, value: Any) -> None:
+        if self.rank == 0:
+            self.job.board.post(kind, value)
+
+    _posted_at = -math.inf
+
+    def _post_progress(self, epoch: int, step: int) -> None:
+        if time.monotonic() - self._posted_at > 0.5:
+            self._posted_at = time.monotonic()
+            self._post("step", {"epoch": epoch + 1, "step": step + 1, "steps": self.steps_per_epoch})

@@ -1,11 +1,11 @@
-"""How every command starts and ends: arguments from a config dataclass, one clear message and an exit code on failure."""
+"""How every command starts and ends: arguments from a config dataclass; on failure one message and an exit code."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -23,7 +23,7 @@ def run(
     description: str,
     example: str,
     argv: Sequence[str] | None = None,
-    default: C | None = None,
+    default: Any = None,
 ) -> NoReturn:
     """Parse `argv` (default: the process's) into `config`, call `command` with it and exit with what it returns.
 

@@ -110,7 +110,7 @@ def featurise(dataset: Dataset, *, encoder: Path, lengths: Lengths, num_aspects:
     key = tokens_key(texts, names, tokenizer_digest(encoder), lengths)
     path = cache / "tokens" / f"{key}.arrow"
     if not path.is_file():
-        _write(path, _tokenise(texts, names, encoder, lengths))
+        _write(path, tokenise(texts, names, encoder, lengths))
     label_index = {label: i for i, label in enumerate(dataset.labels)}
     return Features(
         ids=tuple(u.id for u in utterances),
@@ -159,7 +159,8 @@ def check_ranked(dataset: Dataset, positions_UK: npt.NDArray[np.int64]) -> None:
         )
 
 
-def _tokenise(texts: Sequence[Sequence[str]], names: Sequence[str], encoder: Path, lengths: Lengths) -> pa.Table:
+def tokenise(texts: Sequence[Sequence[str]], names: Sequence[str], encoder: Path, lengths: Lengths) -> pa.Table:
+    """A column of token ids for each column of texts; the first is the text, the others are descriptions."""
     tokenizer = load_tokenizer(encoder)
     columns = []
     for name, column in zip(names, texts, strict=True):

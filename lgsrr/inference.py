@@ -33,7 +33,8 @@ class Answers:
     @property
     def predictions_B(self) -> Rows:
         """The most probable class."""
-        return self.logits_BC.argmax(axis=1)
+        chosen: Rows = self.logits_BC.argmax(axis=1)
+        return chosen
 
     @property
     def probabilities_BC(self) -> Floats:
@@ -88,7 +89,7 @@ def merge(parts: Sequence[Answers]) -> Answers:
 
 
 def dealt(rows: Rows, batch_size: int, worker: int, workers: int) -> list[Rows]:
-    """The batches of one worker: whole batches are dealt in turn, so that they are the same for any number of workers."""
+    """The batches of one worker: whole batches are dealt in turn, the same ones for any number of workers."""
     return list(batches(rows, batch_size))[worker::workers]
 
 

@@ -29,7 +29,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 def linear(input_TD: Tensor, weight_OD: Tensor, bias_O: Tensor) -> Tensor:
     """`input · weightᵀ + bias`, by oneDNN where that is the faster way (float32 on a CPU)."""
     if _HAS_ONEDNN and input_TD.device.type == "cpu" and input_TD.dtype == torch.float32:
-        output: Tensor = _OneDnnLinear.apply(input_TD, weight_OD, bias_O)
+        output: Tensor = _OneDnnLinear.apply(input_TD, weight_OD, bias_O)  # type: ignore[no-untyped-call]
         return output
     return F.linear(input_TD, weight_OD, bias_O)
 
@@ -72,7 +72,7 @@ def dropout(input_: Tensor, probability: float, training: bool) -> Tensor:
     if input_.device.type != "cpu":
         return F.dropout(input_, probability)
     keep, scale = _keep_mask(input_.numel(), probability)
-    output: Tensor = _MaskedScale.apply(input_, keep.view(input_.shape), scale)
+    output: Tensor = _MaskedScale.apply(input_, keep.view(input_.shape), scale)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -110,7 +110,7 @@ def attention(qkv_T3HE: Tensor, groups: Groups, dropout_probability: float) -> T
     """
     if qkv_T3HE.device.type != "cpu":
         return _fused_attention(qkv_T3HE, groups, dropout_probability)
-    output: Tensor = _GroupedAttention.apply(qkv_T3HE, groups, dropout_probability)
+    output: Tensor = _GroupedAttention.apply(qkv_T3HE, groups, dropout_probability)  # type: ignore[no-untyped-call]
     return output
 
 

@@ -99,7 +99,7 @@ class SemanticRelations(nn.Module):
         total_K = inconsistency_BK.sum(dim=0)
         count = torch.tensor(float(len(inconsistency_BK)), device=inconsistency_BK.device)
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            total_K = _AllReduceSum.apply(total_K)
+            total_K = _AllReduceSum.apply(total_K)  # type: ignore[no-untyped-call]
             dist.all_reduce(count)
         return (total_K / count).expand_as(inconsistency_BK)
 

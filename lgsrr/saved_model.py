@@ -37,6 +37,8 @@ class ModelCard:
     """What `model.json` holds."""
 
     dataset: str
+    data: str
+    """Where the records lay that it was trained on."""
     data_digest: str
     """SHA-256 of the records it was trained on."""
     labels: tuple[str, ...]
@@ -103,7 +105,7 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise ModelError(
-            f"no model in {folder}: {DESCRIPTION} is missing; expected a folder that lgsrr.train wrote (runs/<name>/model)"
+            f"no model in {folder}: {DESCRIPTION} is missing; expected what lgsrr.train wrote, runs/train/<name>/model"
         )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

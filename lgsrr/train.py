@@ -3,8 +3,8 @@
     python -m lgsrr.train --dataset mintrec2 --data DIR --epochs 5
 
 The driver reads and checks the data, makes the features, starts the workers (`lgsrr.worker`), shows and records what
-they post, and at the end lays the results into `runs/train/<name>/`. The name holds a hash of the settings and the data:
-the same command finds the same folder, goes on from its last epoch, or says that it is done.
+they post, and at the end lays the results into `runs/train/<name>/`. The name holds a hash of the settings and the
+data: the same command finds the same folder, goes on from its last epoch, or says that it is done.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _features(config: TrainConfig, dataset: Dataset, encoder: Path) -> Features:
 def _card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCard:
     return ModelCard(
         dataset=config.dataset,
+        data=dataset.source,
         data_digest=dataset.digest,
         labels=dataset.labels,
         aspects=tuple(a.name for a in dataset.aspects[: config.k]),
@@ -182,8 +183,8 @@ def _run(
 def _why(error: BaseException) -> str:
     reasons = str(error).strip().splitlines()
     return (
-        f"the workers failed more often than --max-failures allows; the last reason: {reasons[-1] if reasons else error!r}. "
-        "What they finished is kept: the same command goes on from the last whole epoch"
+        f"the workers failed more often than --max-failures allows, last by: {reasons[-1] if reasons else error!r}."
+        " What they finished is kept: the same command goes on from the last whole epoch"
     )
 
 

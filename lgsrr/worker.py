@@ -46,6 +46,7 @@ from lgsrr.records import Split
 from lgsrr.run_folder import FINISHED, MODEL, PREDICTIONS
 from lgsrr.run_state import RunState, load_optimizer, load_trained, read_state, save_state
 from lgsrr.saved_model import ModelCard, new_model, save_model
+from lgsrr.signature import write_signature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,8 @@ class Worker:
         )
         self.tokenizer_folder = folder
         self.model: LGSRR = new_model(job.card, encoder).to(self.device)
-        self.maker = kept_batches(
-            self.features, encoder, digest_of_weights(folder) if encoder.has_frozen else "", cache_folder()
-        )
+        weights = digest_of_weights(folder) if encoder.has_frozen else ""
+        self.maker = kept_batches(self.features, encoder, weights, cache_folder())
         self.parallel = ray.train.torch.prepare_model(self.model, move_to_device=False)
         self.optimizer = make_optimizer(self.model, self.config)
         self.guard = LossGuard(self.features.ids)
@@ -233,6 +233,7 @@ class Worker:
 
         def write(folder: Path) -> None:
             save_model(folder / MODEL, card, self.model, self.tokenizer_folder)
+            write_signature(folder / MODEL, card)
             write_predictions(folder / PREDICTIONS, predictions_table(self.features, card, answers))
             summary = {"scores": card.scores, "history": self.state.history, "fingerprint": self.job.fingerprint}
             (folder / FINISHED).write_text(json.dumps(summary), encoding="utf-8")

@@ -1,0 +1,112 @@
+"""Where bytes come from: a local path, or a URI such as `s3://bucket/prefix`, read whole.
+
+Tables are megabytes, so a file is read in one piece and parsed from memory: simpler than a stream, at the price of the
+file's size in memory. fsspec (and s3fs) is loaded only when a URI is met. Every failure of the surroundings (missing,
+not permitted, no credentials, no network) becomes one `DataError` that names the path.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from lgsrr.errors import DataError
+
+Kind = Literal["file", "folder", "missing"]
+
+join = posixpath.join
+"""`join(folder, name, …)`, for paths and URIs alike."""
+
+
+def is_uri(path: str) -> bool:
+    """Whether `path` is a URI rather than a local path."""
+    return "://" in path
+
+
+def kind(path: str) -> Kind:
+    """What lies at `path`. A folder on the way that may not be entered is a DataError, not "missing"."""
+    with _explained(path):
+        try:
+            if is_uri(path):
+                files, key = _remote(path)
+                return "folder" if files.info(key)["type"] == "directory" else "file"
+            return "folder" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
+        except (FileNotFoundError, NotADirectoryError):
+            return "missing"
+
+
+def names_in(folder: str) -> list[str]:
+    """Names of the files and folders directly in `folder`, sorted."""
+    with _explained(folder):
+        if not is_uri(folder):
+            return sorted(os.listdir(folder))
+        files, key = _remote(folder)
+        paths = (path.rstrip("/") for path in files.ls(key, detail=False))
+        return sorted(posixpath.basename(path) for path in paths if path != key.rstrip("/"))
+
+
+def part_files(folder: str, suffix: str = ".parquet") -> list[str]:
+    """Paths of the files in `folder` that end in `suffix`, sorted; none where there is no such folder.
+
+    Names that begin with a dot or an underscore are somebody's unfinished write and are left out.
+    """
+    if kind(folder) != "folder":
+        return []
+    return [join(folder, name) for name in names_in(folder) if name.endswith(suffix) and name[0] not in "._"]
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole content of one file. Raises DataError where it is missing or may not be read."""
+    with _explained(path):
+        if is_uri(path):
+            files, key = _remote(path)
+            return bytes(files.cat_file(key))
+        return Path(path).read_bytes()
+
+
+def read_all(paths: Sequence[str]) -> list[bytes]:
+    """The content of each file, in the order of `paths`; the files of a remote store are fetched side by side."""
+    if len(paths) < 2 or not is_uri(paths[0]):
+        return [read_bytes(path) for path in paths]
+    with _explained(posixpath.dirname(paths[0])):
+        files, _ = _remote(paths[0])
+        keys = [files._strip_protocol(path) for path in paths]
+        contents = files.cat(keys)
+        return [bytes(contents[key]) for key in keys]
+
+
+def _remote(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI and the key within it; listings are never cached, other processes write too."""
+    from fsspec.core import url_to_fs
+
+    files, key = url_to_fs(uri, use_listings_cache=False)
+    return files, str(key)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turn what the file system or the store says into one DataError about `path`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file or folder. Check the name, and that all tables are there.") from None
+    except PermissionError as error:
+        raise DataError(f"{error.filename or path}: no permission to read it. {_how_to_permit(path)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        if not is_uri(path):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: the store cannot be reached ({what}). {_how_to_permit(path)}") from error
+
+
+def _how_to_permit(path: str) -> str:
+    if is_uri(path):
+        return "Check the credentials (AWS_PROFILE or AWS_ACCESS_KEY_ID), the endpoint (AWS_ENDPOINT_URL), the bucket."
+    return "Its owner can grant it: chmod -R a+rX on the folder that holds it."

@@ -1,0 +1,295 @@
+"""MLflow, and the only file that imports it: takes a run's events to a server or a database, each exactly once.
+
+    python -m lgsrr.tracking --runs runs      send what earlier runs left behind, and say how to look at it
+
+A run is found again by its tag `lgsrr.run_key`, a metric by its time, a model by the digest of its folder: whatever is
+delivered a second time changes nothing. It is done by the explicit `MlflowClient`, not the fluent interface, because it
+runs in a background thread of a process whose active run and tracking URI are not ours. mlflow takes seconds to import,
+and is imported when something is delivered, never before; `load_mlflow` and `connect` are how others come by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lgsrr.cli import run as run_command
+from lgsrr.destination import (
+    UPLOAD_TIMEOUT_S,
+    TrackingConfig,
+    patience,
+    prepare_environment,
+    spool_folder,
+    sqlite_path,
+    turn,
+    ui_hint,
+    without_password,
+)
+from lgsrr.logged_models import copy_scores_to_models, log_model
+from lgsrr.sender import RunRef, SinkAwayError, SinkRefusedError
+from lgsrr.spool import Artifact, DataRef, Event, Metrics, ModelSaved, RunFinished, RunStarted, Tags, journals
+from lgsrr.tracker import Replay
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_MAX_PARAM = 6000
+_MAX_TAG = 8000
+_MAX_DIGEST = 36
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_STATE"})
+
+
+def load_mlflow() -> Any:
+    """The module mlflow, imported with our settings in place and its chatter switched off (about 1.5 s, once)."""
+    prepare_environment()
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs each error that it also raises
+    return mlflow
+
+
+def connect(destination: str) -> MlflowClient:
+    """A client for a tracking URI. The first on a new sqlite file makes its tables (seconds); others wait for that."""
+    mlflow = load_mlflow()
+    with turn(destination):
+        return mlflow.MlflowClient(tracking_uri=destination, registry_uri=destination)
+
+
+@contextlib.contextmanager
+def sorted_errors(destination: str) -> Iterator[None]:
+    """MLflow's errors as two kinds: SinkRefusedError for what can never be taken, SinkAwayError for all others."""
+    load_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        refused = error.error_code in _REFUSALS
+        raise (SinkRefusedError if refused else SinkAwayError)(_short(error, destination)) from error
+    except OSError as error:  # requests' errors are OSErrors, and so is a full disk
+        refused = getattr(getattr(error, "response", None), "status_code", 0) in (400, 404, 413)
+        raise (SinkRefusedError if refused else SinkAwayError)(_short(error, destination)) from error
+
+
+def _short(error: Exception, destination: str) -> str:
+    """An error on one line, without the password that MLflow copies into it from the URI."""
+    text = " ".join(str(error).replace(destination, without_password(destination)).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+class MlflowSink:
+    """Delivers events to the destination that each run names, and keeps what it learned about runs in memory."""
+
+    def __init__(self, destination: str) -> None:
+        """`destination` is the configured URI in full; it lends its password to the runs that belong there."""
+        self._destination = destination
+        self._clients: dict[str, MlflowClient] = {}
+        self._runs: dict[str, RunRef] = {}
+
+    def find(self, run_key: str) -> RunRef | None:
+        return self._runs.get(run_key)
+
+    def deliver(self, run: RunStarted, event: Event) -> None:
+        ours = run.destination == without_password(self._destination)
+        destination = self._destination if ours else run.destination
+        with sorted_errors(destination):
+            if destination not in self._clients:
+                self._clients[destination] = connect(destination)
+            client = self._clients[destination]
+            with turn(destination):
+                ref = self._begin(client, event) if isinstance(event, RunStarted) else self._known(client, run)
+            match event:
+                case Artifact():
+                    _log_artifact(client, ref, event)
+                case ModelSaved():
+                    log_model(load_mlflow(), client, destination, ref, event)
+                case _:
+                    with turn(destination):
+                        _log_record(client, ref, event)
+
+    def _begin(self, client: MlflowClient, start: RunStarted) -> RunRef:
+        experiment_id = _experiment(client, start.experiment)
+        found = _run(client, experiment_id, start.run_key)
+        if found is None:
+            found = client.create_run(experiment_id, start.time_ms, _first_tags(start), start.name)
+        else:
+            client.update_run(found.info.run_id, status="RUNNING")
+        self._runs[start.run_key] = RunRef(run_id=found.info.run_id, experiment_id=experiment_id)
+        return self._runs[start.run_key]
+
+    def _known(self, client: MlflowClient, run: RunStarted) -> RunRef:
+        """The run of an event whose start was delivered by another process."""
+        if run.run_key not in self._runs:
+            experiment_id = _experiment(client, run.experiment)
+            found = _run(client, experiment_id, run.run_key)
+            if found is None:
+                raise SinkRefusedError(f"run {run.run_key} is no longer in experiment {run.experiment}: deleted there?")
+            self._runs[run.run_key] = RunRef(run_id=found.info.run_id, experiment_id=experiment_id)
+        return self._runs[run.run_key]
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """The experiment's id. It is made where it is missing, and brought back where somebody deleted it in the UI."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        path = sqlite_path(client.tracking_uri)
+        location = None if path is None else str(path.parent / "artifacts" / name)
+        with contextlib.suppress(MlflowException):  # another run made it in this moment: then it is there now
+            client.create_experiment(name, artifact_location=location)
+        found = client.get_experiment_by_name(name)
+    if found is None:
+        raise SinkRefusedError(f"the server does not make an experiment of the name {name!r}")
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _run(client: MlflowClient, experiment_id: str, run_key: str) -> Run | None:
+    """The run of a key. A second, empty one comes of a request that timed out here and got through there: it goes."""
+    found = client.search_runs([experiment_id], f"tags.`lgsrr.run_key` = '{run_key}'")
+    if not found:
+        return None
+    first, *others = sorted(found, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
+    for other in others:
+        if not other.data.metrics:
+            client.delete_run(other.info.run_id)
+    return first
+
+
+def _first_tags(start: RunStarted) -> dict[str, str]:
+    """What a run must carry from its first moment on, so that it is found again."""
+    tags = {"lgsrr.run_key": start.run_key}
+    if start.parent_run_key is not None:
+        tags["lgsrr.parent_run_key"] = start.parent_run_key
+    if start.parent_run_id is not None:
+        tags["mlflow.parentRunId"] = start.parent_run_id
+    return tags
+
+
+def _log_record(client: MlflowClient, ref: RunRef, event: Event) -> None:
+    from mlflow.entities import Metric
+
+    match event:
+        case RunStarted():
+            _log_start(client, ref, event)
+        case Metrics(values=values, step=step, time_ms=time_ms):
+            client.log_batch(ref.run_id, metrics=[Metric(key, value, time_ms, step) for key, value in values.items()])
+        case Tags(values=values):
+            _log_tags(client, ref, values)
+        case RunFinished(status=status, time_ms=time_ms):
+            copy_scores_to_models(load_mlflow(), client, ref)
+            client.set_terminated(ref.run_id, status, time_ms)
+
+
+def _log_tags(client: MlflowClient, ref: RunRef, values: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(ref.run_id, tags=[RunTag(key, _fit(value, _MAX_TAG)) for key, value in values.items()])
+
+
+def _log_start(client: MlflowClient, ref: RunRef, start: RunStarted) -> None:
+    """Params, tags, data and family. MLflow never changes a param: a resumed run's new value becomes a tag."""
+    from mlflow.entities import DatasetInput, InputTag, Param
+
+    known = client.get_run(ref.run_id).data.params
+    params = {key: _fit(value, _MAX_PARAM) for key, value in start.params.items()}
+    client.log_batch(ref.run_id, params=[Param(key, value) for key, value in params.items() if key not in known])
+    changed = {f"resumed.{key}": value for key, value in params.items() if known.get(key, value) != value}
+    _log_tags(client, ref, {**start.tags, **changed})
+    if start.data is not None:
+        dataset = DatasetInput(_dataset(start.data), tags=[InputTag("mlflow.data.context", "training")])
+        client.log_inputs(ref.run_id, datasets=[dataset])
+    _join_family(client, ref, start)
+
+
+def _dataset(data: DataRef) -> Any:
+    """The dataset in the JSON forms that the UI reads. MLflow cuts digests at 36; the tag data.digest has all of it."""
+    from mlflow.entities import Dataset
+
+    columns = [{"type": kind, "name": name} for name, kind in data.schema.items()]
+    return Dataset(
+        name=data.name,
+        digest=data.digest[:_MAX_DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": data.source}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(dict(data.profile)),
+    )
+
+
+def _join_family(client: MlflowClient, ref: RunRef, start: RunStarted) -> None:
+    """Nest this run in its parent, and its children in it, whichever of them reached the server first."""
+    if start.parent_run_key is not None:
+        parent = _run(client, ref.experiment_id, start.parent_run_key)
+        if parent is not None:
+            client.set_tag(ref.run_id, "mlflow.parentRunId", parent.info.run_id)
+    children = client.search_runs([ref.experiment_id], f"tags.`lgsrr.parent_run_key` = '{start.run_key}'")
+    for child in children:
+        if "mlflow.parentRunId" not in child.data.tags:
+            client.set_tag(child.info.run_id, "mlflow.parentRunId", ref.run_id)
+
+
+def _fit(value: str, limit: int) -> str:
+    if len(value) <= limit:
+        return value
+    mark = f"... ({len(value)} characters)"
+    return value[: limit - len(mark)] + mark
+
+
+def _log_artifact(client: MlflowClient, ref: RunRef, event: Artifact) -> None:
+    if not Path(event.path).exists():
+        raise SinkRefusedError(f"{event.path} is no longer there; it was to be kept with the run")
+    with patience(UPLOAD_TIMEOUT_S):
+        client.log_artifact(ref.run_id, event.path, event.artifact_path)
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayCommand:
+    """What `python -m lgsrr.tracking` takes."""
+
+    runs: Path = Path("runs")
+    """Folder of the runs, as it was given to training."""
+    uri: str | None = None
+    """Tracking server or database, as it was given to training; default: $MLFLOW_TRACKING_URI, then RUNS/mlflow.db."""
+    timeout_s: float = 60.0
+    """Seconds to wait for a server that is away."""
+
+
+def replay_command(command: ReplayCommand) -> int:
+    """Send what earlier runs left, print a line per run; 1 where something could not be sent."""
+    spool, config = spool_folder(command.runs), TrackingConfig(uri=command.uri)
+    replay = Replay(command.runs, config)
+    pending = replay.close(command.timeout_s)
+    left = {journal.run_key: journal for journal in journals(spool) if journal.pending()}
+    print(f"{'run':<40} {'sent':>6} {'pending':>8}")
+    for run_key in sorted({*replay.sent, *left}):
+        waiting = left[run_key].pending() if run_key in left else 0
+        print(f"{run_key:<40} {replay.sent[run_key]:>6} {waiting:>8}")
+    if pending:
+        print(f"not everything could be sent: {replay.trouble or 'another process is sending it'}")
+        print(f"it stays in {spool}; delete a run's files there to give it up")
+    print(f"look at it: {ui_hint(config.destination(command.runs))}")
+    return 1 if pending else 0
+
+
+if __name__ == "__main__":
+    run_command(
+        replay_command,
+        ReplayCommand,
+        prog="python -m lgsrr.tracking",
+        description="Send what earlier runs could not deliver to their tracking server, and say how to look at it.",
+        example="python -m lgsrr.tracking --runs runs",
+    )

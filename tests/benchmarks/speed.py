@@ -13,11 +13,9 @@ of torch's two libraries; the figure for torch's own choice (`a @ b`) stands bes
 from __future__ import annotations
 
 import dataclasses
-import gc
+import multiprocessing
 import resource
 import statistics
-import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,9 +107,9 @@ def training_step(way: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch
     optimizer.step()
 
 
-def useful_gflop(features: Features, rows: Rows, folder: Path, training: bool) -> float:
+def useful_gflop(features: Features, rows: Rows, training: bool) -> float:
     """Multiplications and additions (10⁹) over real tokens: linear layers and attention, thrice in training."""
-    shape = encoder_config(folder)
+    shape = encoder_config(encoder_folder("minilm"))
     size, wide = shape.hidden_size, shape.intermediate_size
     lengths = np.concatenate([np.diff(offsets)[rows] for _, offsets in features.columns()]).astype(np.float64)
     per_layer = 2 * lengths.sum() * (4 * size * size + 2 * size * wide) + 4 * (lengths**2).sum() * size
@@ -134,101 +132,87 @@ def peak_gflops() -> tuple[float, float]:
     return max(own, rate(lambda a, b: kernels.linear(a, b, torch.zeros(2048)))), own
 
 
-class PeakMemory:
-    """Highest resident memory (MB) above that at the start, sampled every 5 ms."""
-
-    def __enter__(self) -> PeakMemory:
-        gc.collect()
-        self.start, self.highest, self._stop = _resident_mb(), 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.005):
-            self.highest = max(self.highest, _resident_mb() - self.start)
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+def build(way: str, maker: BatchMaker, num_classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """One way with its optimizer, from the same pretrained weights."""
+    torch.manual_seed(0)
+    folder = encoder_folder("minilm")
+    relations = SemanticRelations(encoder_config(folder).hidden_size, num_classes)
+    if way == "plain":
+        plain = Plain(folder, relations, maker)
+        return plain, torch.optim.AdamW(plain.parameters(), lr=1e-5, weight_decay=0.05)
+    ours = Ours(LGSRR(load_encoder(folder), relations), maker)
+    optimizer = make_optimizer(ours.model, TrainConfig(dataset="mintrec2", lr=1e-5))
+    set_rate(optimizer, 1.0)
+    return ours, optimizer
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+def run(way: nn.Module, optimizer: torch.optim.Optimizer, maker: BatchMaker, batches: list[Rows], kind: str) -> None:
+    """Train on, or infer, every batch."""
+    way.train(kind == "training")
+    if kind == "training":
+        for rows in batches:
+            training_step(way, optimizer, maker(rows), rows)
+        return
+    with torch.inference_mode():
+        for rows in batches:
+            way(rows)
+
+
+def peak_memory_mb(data: str, way: str, kind: str, batches: list[Rows]) -> float:
+    """Highest resident memory of a process that does nothing but this."""
+    features, num_classes = prepare(data)
+    maker = BatchMaker(features)
+    run(*build(way, maker, num_classes), maker, batches, kind)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def prepare(data: str) -> tuple[Features, int]:
+    """Features of MIntRec2.0, texts and descriptions of at most 50 word pieces, and the number of classes."""
+    dataset = load_dataset("mintrec2", data)
+    lengths = Lengths(text=LENGTH, description=LENGTH)
+    features = featurise(
+        dataset, encoder=encoder_folder("minilm"), lengths=lengths, num_aspects=3, cache=cache_folder()
+    )
+    return features, len(dataset.labels)
 
 
 def measure(settings: Settings) -> None:
-    torch.manual_seed(0)
-    folder = encoder_folder("minilm")
+    prepare(settings.data)
     started = time.perf_counter()
-    dataset = load_dataset("mintrec2", settings.data)
-    lengths = Lengths(text=LENGTH, description=LENGTH)
-    features = featurise(dataset, encoder=folder, lengths=lengths, num_aspects=3, cache=cache_folder())
-    first = time.perf_counter() - started
-    started = time.perf_counter()
-    again = load_dataset("mintrec2", settings.data)
-    featurise(again, encoder=folder, lengths=lengths, num_aspects=3, cache=cache_folder())
-    second = time.perf_counter() - started
-
-    maker = BatchMaker(features)
-    width = encoder_config(folder).hidden_size
-    ours = Ours(LGSRR(load_encoder(folder), SemanticRelations(width, len(dataset.labels))), maker)
-    plain = Plain(folder, SemanticRelations(width, len(dataset.labels)), maker)
-    config = TrainConfig(dataset="mintrec2")
-    optimizers = {
-        "ours": make_optimizer(ours.model, config),
-        "plain": torch.optim.AdamW(plain.parameters(), lr=1e-4, weight_decay=0.05),
-    }
-    set_rate(optimizers["ours"], 0.1)
-    ways: dict[str, nn.Module] = {"ours": ours, "plain": plain}
-    order = np.random.default_rng(0).permutation(features.indices("train"))
-    batches = [order[i * BATCH : (i + 1) * BATCH] for i in range(settings.steps)]
-    every = np.concatenate(batches)
-    made = [maker(rows) for rows in batches]
-
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(every)} utterances a turn")
-    print(f"data: first start {first:.2f} s, second start {second:.2f} s")
+    features, num_classes = prepare(settings.data)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {settings.steps * BATCH} utterances a turn")
+    print(f"a second start spends {time.perf_counter() - started:.2f} s on data")
     peak, own = peak_gflops()
     print(f"2048³ float32 product: {peak:.0f} GFLOP/s (torch's own choice: {own:.0f})")
 
-    def train(name: str) -> None:
-        ways[name].train()
-        for rows, batch in zip(batches, made, strict=True):
-            training_step(ways[name], optimizers[name], batch, rows)
-
-    def infer(name: str) -> None:
-        ways[name].eval()
-        with torch.inference_mode():
-            for rows in batches:
-                ways[name](rows)
-
-    for title, run, training in (("training", train, True), ("inference", infer, False)):
-        gflop = useful_gflop(features, every, folder, training)
-        rates: dict[str, list[float]] = {"ours": [], "plain": []}
-        memory = {"ours": 0.0, "plain": 0.0}
-        run("ours"), run("plain")
-        for _ in range(settings.turns):
-            for name in rates:
-                with PeakMemory() as peak_memory:
-                    started = time.perf_counter()
-                    run(name)
-                    rates[name].append(len(every) / (time.perf_counter() - started))
-                memory[name] = max(memory[name], peak_memory.highest)
-        speed = {name: statistics.median(values) for name, values in rates.items()}
-        ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
-        for name in rates:
-            reached = gflop * speed[name] / len(every)
+    maker = BatchMaker(features)
+    order = np.random.default_rng(0).permutation(features.indices("train"))
+    batches = [order[i * BATCH : (i + 1) * BATCH] for i in range(settings.steps)]
+    ways = {name: build(name, maker, num_classes) for name in ("ours", "plain")}
+    for kind in ("training", "inference"):
+        rates = {name: [] for name in ways}  # type: dict[str, list[float]]
+        for turn in range(settings.turns + 1):
+            for name, (way, optimizer) in ways.items():
+                started = time.perf_counter()
+                run(way, optimizer, maker, batches, kind)
+                if turn:  # the first warms up
+                    rates[name].append(settings.steps * BATCH / (time.perf_counter() - started))
+        each = useful_gflop(features, np.concatenate(batches), kind == "training") / (settings.steps * BATCH)
+        for name, values in rates.items():
+            speed = statistics.median(values)
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                memory = pool.apply(peak_memory_mb, (settings.data, name, kind, batches))
             print(
-                f"{title:9}  {name:5}  {speed[name]:6.1f} utterances/s   useful {reached:5.0f} GFLOP/s"
-                f" = {100 * reached / peak:3.0f} % of peak ({100 * reached / own:3.0f} % of torch's own)"
-                f"   memory +{memory[name]:.0f} MB"
+                f"{kind:9}  {name:5}  {speed:6.1f} utterances/s   useful {each * speed:4.0f} GFLOP/s = "
+                f"{100 * each * speed / peak:3.0f} % of peak ({100 * each * speed / own:3.0f} % of torch's own)   "
+                f"peak memory {memory:5.0f} MB"
             )
-        print(f"{title:9}  ratio  {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+        ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
+        print(f"{kind:9}  ours / plain  {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":
     cli.run(
         measure, Settings, prog="python -m tests.benchmarks.speed", description=(__doc__ or "").split("\n\n")[0],
-        example="python -m tests.benchmarks.speed --steps 8 --turns 5", argv=sys.argv[1:],
+        example="python -m tests.benchmarks.speed --steps 8 --turns 5",
     )  # fmt: skip

@@ -35,7 +35,7 @@ def connected() -> Iterator[None]:
     ray.init(
         log_to_driver=False,
         include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,  # its warnings are about Ray's own settings; failures come as exceptions
         configure_logging=True,
     )
     try:

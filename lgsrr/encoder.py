@@ -17,11 +17,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgsrr.errors import EncoderError
-from lgsrr.kernels import Groups, attention, dropout, linear
+from lgsrr.kernels import Groups, attention, dropout, linear, linear_gelu
 
 Pooling = Literal["cls", "mean"]
 
@@ -126,7 +125,7 @@ class Layer(nn.Module):
         context_TD = attention(qkv_T3HE, groups, self.attention_dropout if self.training else 0.0)
         context_TD = linear(context_TD, self.context.weight, self.context.bias)
         hidden_TD = self.context_norm(hidden_TD + dropout(context_TD, self.dropout, self.training))
-        wide = F.gelu(linear(hidden_TD, self.up.weight, self.up.bias))
+        wide = linear_gelu(hidden_TD, self.up.weight, self.up.bias)
         output_TD = linear(wide, self.down.weight, self.down.bias)
         normed: Tensor = self.down_norm(hidden_TD + dropout(output_TD, self.dropout, self.training))
         return normed

@@ -28,15 +28,26 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 def linear(input_TD: Tensor, weight_OD: Tensor, bias_O: Tensor) -> Tensor:
     """`input · weightᵀ + bias`, by oneDNN where that is the faster way (float32 on a CPU)."""
-    if _HAS_ONEDNN and input_TD.device.type == "cpu" and input_TD.dtype == torch.float32:
+    if _uses_onednn(input_TD):
         output: Tensor = _OneDnnLinear.apply(input_TD, weight_OD, bias_O)  # type: ignore[no-untyped-call]
         return output
     return F.linear(input_TD, weight_OD, bias_O)
 
 
-def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`left · rightᵀ (+ bias)`; any strides."""
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+def linear_gelu(input_TD: Tensor, weight_OD: Tensor, bias_O: Tensor) -> Tensor:
+    """`gelu(input · weightᵀ + bias)`; one pass over the result where oneDNN computes it and no gradient is wanted."""
+    if not torch.is_grad_enabled() and _uses_onednn(input_TD):
+        return _product(input_TD, weight_OD, bias_O, "gelu")
+    return F.gelu(linear(input_TD, weight_OD, bias_O))
+
+
+def _uses_onednn(input_TD: Tensor) -> bool:
+    return _HAS_ONEDNN and input_TD.device.type == "cpu" and input_TD.dtype == torch.float32
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
+    """`left · rightᵀ (+ bias)`, perhaps with a function `then` of each element; any strides."""
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, then, [], "none" if then == "gelu" else "")
     return output
 
 

@@ -192,11 +192,12 @@ def _say(
     console: Console, config: TrainConfig, features: Features, folder: RunFolder, use_gpu: bool, cpus: int
 ) -> None:
     counts = " / ".join(str(len(features.indices(split))) for split in SPLITS)
-    where = "a GPU" if use_gpu else f"{cpus} CPU{'s' * (cpus > 1)}"
+    where = "a GPU each" if use_gpu else f"{cpus} CPU{'s' * (cpus > 1)} each"
     console.print(
-        f"{config.dataset}: {counts} utterances (train / dev / test), {config.encoder}, K = {config.k}, "
-        f"{config.workers} worker{'s' * (config.workers > 1)} on {where} each\n{folder.path}",
+        f"{config.dataset}: {counts} utterances (train / dev / test), {config.encoder}, K = {config.k}\n"
+        f"{config.workers} worker{'s' * (config.workers > 1)}, {where}; {_short(folder.path)}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -6,6 +6,8 @@ import contextlib
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +44,24 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Ctrl-C ends the block with KeyboardInterrupt, once Ray Train has stopped the workers.
+
+    Ray Train's own handler of Ctrl-C leaves the process with exit code 0, and stays in place when training is over.
+    """
+    if threading.current_thread() is not threading.main_thread():  # there Ray Train sets no handler
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leaving:
+        raise KeyboardInterrupt from leaving
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def settle_gpu(gpu: bool | None, workers: int) -> bool:

@@ -78,7 +78,7 @@ def ui_hint(destination: str) -> str:
     """How to look at what was recorded: a server's address, or the command that starts the UI on a database."""
     if sqlite_path(destination) is None:
         return without_password(destination)
-    return f"mlflow ui --backend-store-uri {shlex.quote(destination)}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(destination)} --workers 1"
 
 
 def run_url(destination: str, run: RunRef) -> str:
@@ -90,8 +90,8 @@ def run_url(destination: str, run: RunRef) -> str:
 
 
 def spool_folder(runs_dir: Path) -> Path:
-    """Where the journals of a runs folder lie."""
-    return runs_dir / "spool"
+    """Where the journals of a runs folder lie, whatever folder the process moves to."""
+    return runs_dir.resolve() / "spool"
 
 
 def prepare_environment() -> None:

@@ -219,13 +219,16 @@ def _fetch(mlflow: Any, destination: str, model: Any, cache: Path) -> Path:
     here = _local_path(model.artifact_location)
     if here is not None and (here / "MLmodel").exists():
         return here
-    copy = cache / model.model_id
+    copy: Path = cache / model.model_id
     if not copy.exists():
         with atomic_path(copy) as temporary, patience(UPLOAD_TIMEOUT_S):
             mlflow.artifacts.download_artifacts(
                 artifact_uri=model.artifact_location, dst_path=str(temporary), tracking_uri=destination
             )
-    return next(copy.rglob("MLmodel")).parent
+    found = next(copy.rglob("MLmodel"), None)
+    if found is None:
+        raise ModelError(f"what {model.artifact_location} holds is no MLflow model: there is no MLmodel file in {copy}")
+    return found.parent
 
 
 def _local_path(location: str) -> Path | None:

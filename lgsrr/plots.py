@@ -41,18 +41,23 @@ def confusion_picture(matrix: NDArray[np.int64], labels: Sequence[str], path: Pa
     shares = matrix / np.maximum(totals, 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     _write_counts(axes, matrix, shares)
-    rows = [f"{label}  ({total})" for label, total in zip(labels, totals[:, 0], strict=True)]
+    _name_classes(axes, labels, totals[:, 0])
+    axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} right ({np.trace(matrix) / max(1, matrix.sum()):.1%})")
+    figure.colorbar(image, ax=axes, label="share of the true label", fraction=0.03, pad=0.02)
+    _save(figure, path)
+
+
+def _name_classes(axes: Any, labels: Sequence[str], totals: NDArray[np.int64]) -> None:
+    count = len(labels)
+    rows = [f"{label}  ({total})" for label, total in zip(labels, totals, strict=True)]
     axes.set_yticks(range(count), rows, fontsize=8, parse_math=False)
     axes.set_xticks(range(count), labels, fontsize=8, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true (utterances)")
-    axes.set_title(f"{np.trace(matrix)} of {matrix.sum()} right ({np.trace(matrix) / max(1, matrix.sum()):.1%})")
-    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(np.arange(count + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e6e6e6", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-    figure.colorbar(image, ax=axes, label="share of the true label", fraction=0.03, pad=0.02)
-    _save(figure, path)
 
 
 def _write_counts(axes: Any, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:

@@ -71,6 +71,9 @@ def predict(config: PredictConfig) -> None:
 def _from_flags(config: PredictConfig, aspects: Sequence[str]) -> Iterator[Asked]:
     from lgsrr.classifier import Asked
 
+    assert config.text is not None
+    if not config.text.strip():
+        raise ConfigError("--text is empty; a prediction needs it")
     said: dict[str, str] = {}
     for flag in config.description:
         name, separator, text = flag.partition("=")
@@ -82,12 +85,13 @@ def _from_flags(config: PredictConfig, aspects: Sequence[str]) -> Iterator[Asked
             )
         if aspect in said:
             raise ConfigError(f"--description names {aspect!r} twice")
+        if not text.strip():
+            raise ConfigError(f"--description of {aspect!r} is empty; a prediction needs it")
         said[aspect] = text
     missing = [aspect for aspect in aspects if aspect not in said]
     if missing:
         flags = " ".join(f'--description "{aspect}=..."' for aspect in missing)
         raise ConfigError(f"this model needs a description of {', '.join(missing)}; add {flags}")
-    assert config.text is not None
     yield Asked(id="1", text=config.text, descriptions=tuple(said[aspect] for aspect in aspects))
 
 

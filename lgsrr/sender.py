@@ -130,13 +130,8 @@ def _deliver_line(journal: Journal, sink: Sink, line: Line, started: RunStarted 
     except Exception as error:  # a defect of ours must not hold up the run's other events either
         reason = str(error) if isinstance(error, SinkRefusedError) else f"{type(error).__name__}: {error}"
         journal.refuse(line, reason)
-        _log.warning(
-            "run %s: %s was not taken and is kept in %s: %s",
-            journal.run_key,
-            type(event).__name__,
-            journal.refused_path,
-            reason,
-        )
+        what = (journal.run_key, type(event).__name__, journal.refused_path, reason)
+        _log.warning("run %s: %s was not taken and is kept in %s: %s", *what)
         return False
     return True
 
@@ -244,13 +239,13 @@ class Sender:
         """Send what every journal holds; why one could not be sent. A server that is away is asked once a round."""
         trouble: dict[str, str] = {}
         for journal in self._journals():
-            destination = _destination(journal)
+            destination = destination_of(journal)
             if destination in trouble or self._stopped.is_set():
                 continue
             with journal.sending() as ours:
                 reason = self._send(journal) if ours else None
             if reason is not None:
-                trouble[destination] = reason
+                trouble[destination] = f"{destination}: {reason}"
         return "; ".join(trouble.values()) or None
 
     def _send(self, journal: Journal) -> str | None:
@@ -280,7 +275,8 @@ class Sender:
             self._progress.notify_all()
 
 
-def _destination(journal: Journal) -> str:
+def destination_of(journal: Journal) -> str:
+    """Where a journal's run belongs, as its first start says; empty where none is in it."""
     for line in journal.lines():
         event = _parse(line)
         if isinstance(event, RunStarted):

@@ -168,16 +168,21 @@ def _names(path: Path, descriptor: int) -> bool:
     return False
 
 
+def check_run_key(run_key: str) -> str:
+    """The key itself; ConfigError where it cannot be a file name and a tag."""
+    if not _RUN_KEY.fullmatch(run_key):
+        raise ConfigError(
+            f"run_key is {run_key!r}; expected 1 to 128 letters, digits, '.', '_' or '-', first a letter or digit"
+        )
+    return run_key
+
+
 class Journal:
     """The events of one run on disk. Methods may be called from any process; `sending` admits one at a time."""
 
     def __init__(self, folder: Path, run_key: str) -> None:
-        """Raises ConfigError where `run_key` cannot be a file name and a tag. Makes nothing on disk."""
-        if not _RUN_KEY.fullmatch(run_key):
-            raise ConfigError(
-                f"run_key is {run_key!r}; expected 1 to 128 letters, digits, '.', '_' or '-', first a letter or digit"
-            )
-        self.run_key = run_key
+        """Raises ConfigError where `run_key` is none. Makes nothing on disk."""
+        self.run_key = check_run_key(run_key)
         self.path = folder / f"{run_key}.jsonl"
         self.refused_path = folder / f"{run_key}.refused"
         self._sent_path = folder / f"{run_key}.sent"

@@ -13,14 +13,13 @@ of a run is not known before its start has arrived; until then a run goes by its
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lgsrr.destination import TrackingConfig, run_url, spool_folder, without_password
+from lgsrr.destination import TrackingConfig, run_url, spool_folder, ui_hint, without_password
 from lgsrr.provenance import pinned_requirements, standard_tags
 from lgsrr.records import SPLITS, Dataset
 from lgsrr.sender import Sender, Sink
@@ -35,6 +34,7 @@ from lgsrr.spool import (
     RunStarted,
     Status,
     Tags,
+    check_run_key,
     decode,
 )
 
@@ -81,7 +81,7 @@ class Tracker:
         self._journal = Journal(spool_folder(runs_dir), run_key)
         self._now_ms = now_ms
         self._written = self._metrics_on_disk()
-        self._sink = sink or _mlflow_sink(self._destination)
+        self._sink = sink or mlflow_sink(self._destination)
         self._sender = Sender(spool_folder(runs_dir), self._sink, run_key=run_key)
         self._sender.start()
 
@@ -107,7 +107,7 @@ class Tracker:
             experiment=self._config.experiment or f"lgsrr-{dataset}",
             name=name,
             parent_run_id=parent_run_id,
-            parent_run_key=parent_run_key,
+            parent_run_key=None if parent_run_key is None else check_run_key(parent_run_key),
             params={key: str(value) for key, value in (params or {}).items()},
             tags=standard_tags() | known | dict(tags or {}),
             data=data,
@@ -141,7 +141,7 @@ class Tracker:
     def model(self, folder: Path, *, loader_module: str = "lgsrr.serving") -> None:
         """Keep a model folder as a pyfunc that `loader_module` loads; it is read when it is sent.
 
-        The folder may hold `signature.json` and `input_example.json` (see `lgsrr.tracking.pyfunc_parts`).
+        The folder may hold `signature.json` and `input_example.json` (see `lgsrr.logged_models`).
         """
         requirements = pinned_requirements()
         self._append(ModelSaved(folder=str(folder.resolve()), loader_module=loader_module, requirements=requirements))
@@ -156,20 +156,22 @@ class Tracker:
         self._sender.stop()
         run = self._sink.find(self._journal.run_key)
         url = None if run is None else run_url(self._destination, run)
+        refused = self._journal.refused()
         return Delivery(
             pending=pending,
-            refused=self._journal.refused(),
+            refused=refused,
             run_id=None if run is None else run.run_id,
             run_url=url,
-            where=self._where(url, pending),
+            where=self._where(url, pending, refused),
         )
 
-    def _where(self, url: str | None, pending: int) -> str:
-        if pending == 0 and url is not None:
-            return url
+    def _where(self, url: str | None, pending: int, refused: int) -> str:
+        lost = f"; {refused} records were not taken, see {self._journal.refused_path}" if refused else ""
+        if pending == 0:
+            return (url or ui_hint(self._destination)) + lost
         reason = f" ({self._sender.trouble})" if self._sender.trouble else ""
         server = without_password(self._destination)
-        return f"{pending} records of this run have not reached {server}{reason}; the next command sends them"
+        return f"{pending} records of this run have not reached {server}{reason}; the next command sends them{lost}"
 
     def _append(self, event: Event) -> None:
         self._journal.append(event)
@@ -185,32 +187,8 @@ class Tracker:
         return written
 
 
-class Replay:
-    """What earlier runs left behind on its way to the server, in the background."""
-
-    def __init__(self, runs_dir: Path, config: TrackingConfig, *, skip: tuple[str, ...] = (), sink: Sink | None = None):
-        """Begin at once; runs that another process is sending, and those in `skip`, are left to it."""
-        self._sender = Sender(spool_folder(runs_dir), sink or _mlflow_sink(config.destination(runs_dir)), skip=skip)
-        self._sender.start()
-
-    @property
-    def sent(self) -> collections.Counter[str]:
-        """How many events have been sent, by run key."""
-        return self._sender.delivered
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the last try failed; None where it did not."""
-        return self._sender.trouble
-
-    def close(self, timeout_s: float = 0.0) -> int:
-        """Wait until everything is out, at most `timeout_s` seconds, and stop; how many events are still pending."""
-        pending = self._sender.flush(timeout_s)
-        self._sender.stop()
-        return pending
-
-
-def _mlflow_sink(destination: str) -> Sink:
+def mlflow_sink(destination: str) -> Sink:
+    """The sink that MLflow stands behind; it imports mlflow when it delivers something."""
     from lgsrr.tracking import MlflowSink
 
     return MlflowSink(destination)

@@ -11,37 +11,29 @@ and is imported when something is delivered, never before; `load_mlflow` and `co
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import importlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lgsrr.cli import run as run_command
-from lgsrr.destination import (
-    UPLOAD_TIMEOUT_S,
-    TrackingConfig,
-    patience,
-    prepare_environment,
-    spool_folder,
-    sqlite_path,
-    turn,
-    ui_hint,
-    without_password,
-)
+from lgsrr.cli import run
+from lgsrr.destination import UPLOAD_TIMEOUT_S, patience, prepare_environment, sqlite_path, turn, without_password
 from lgsrr.logged_models import copy_scores_to_models, log_model
+from lgsrr.replay import ReplayCommand, replay_command
 from lgsrr.sender import RunRef, SinkAwayError, SinkRefusedError
-from lgsrr.spool import Artifact, DataRef, Event, Metrics, ModelSaved, RunFinished, RunStarted, Tags, journals
-from lgsrr.tracker import Replay
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+from lgsrr.spool import Artifact, DataRef, Event, Metrics, ModelSaved, RunFinished, RunStarted, Tags
 
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
 _MAX_DIGEST = 36
+_PLAIN = {
+    "Connection refused": "nothing listens there: the connection was refused",
+    "timed out": "it takes longer to answer than MLFLOW_HTTP_REQUEST_TIMEOUT allows",
+    "Failed to resolve": "there is no host of that name",
+}
+"""What MLflow says in 300 characters, said in a few words."""
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_STATE"})
 
 
@@ -56,9 +48,11 @@ def load_mlflow() -> Any:
     return mlflow
 
 
-def connect(destination: str) -> MlflowClient:
-    """A client for a tracking URI. The first on a new sqlite file makes its tables (seconds); others wait for that."""
+def connect(destination: str) -> Any:
+    """An `MlflowClient` for a tracking URI. The first on a new sqlite file makes its tables (seconds); others wait."""
     mlflow = load_mlflow()
+    if sqlite_path(destination) is not None:
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # slow: not while others wait their turn
     with turn(destination):
         return mlflow.MlflowClient(tracking_uri=destination, registry_uri=destination)
 
@@ -80,9 +74,10 @@ def sorted_errors(destination: str) -> Iterator[None]:
 
 
 def _short(error: Exception, destination: str) -> str:
-    """An error on one line, without the password that MLflow copies into it from the URI."""
+    """An error in a few words, without the password that MLflow copies into it from the URI."""
     text = " ".join(str(error).replace(destination, without_password(destination)).split())
-    return text if len(text) <= 300 else text[:297] + "..."
+    known = [words for mark, words in _PLAIN.items() if mark in text]
+    return known[0] if known else text if len(text) <= 300 else text[:297] + "..."
 
 
 class MlflowSink:
@@ -91,7 +86,7 @@ class MlflowSink:
     def __init__(self, destination: str) -> None:
         """`destination` is the configured URI in full; it lends its password to the runs that belong there."""
         self._destination = destination
-        self._clients: dict[str, MlflowClient] = {}
+        self._clients: dict[str, Any] = {}
         self._runs: dict[str, RunRef] = {}
 
     def find(self, run_key: str) -> RunRef | None:
@@ -115,7 +110,7 @@ class MlflowSink:
                     with turn(destination):
                         _log_record(client, ref, event)
 
-    def _begin(self, client: MlflowClient, start: RunStarted) -> RunRef:
+    def _begin(self, client: Any, start: RunStarted) -> RunRef:
         experiment_id = _experiment(client, start.experiment)
         found = _run(client, experiment_id, start.run_key)
         if found is None:
@@ -125,7 +120,7 @@ class MlflowSink:
         self._runs[start.run_key] = RunRef(run_id=found.info.run_id, experiment_id=experiment_id)
         return self._runs[start.run_key]
 
-    def _known(self, client: MlflowClient, run: RunStarted) -> RunRef:
+    def _known(self, client: Any, run: RunStarted) -> RunRef:
         """The run of an event whose start was delivered by another process."""
         if run.run_key not in self._runs:
             experiment_id = _experiment(client, run.experiment)
@@ -136,25 +131,30 @@ class MlflowSink:
         return self._runs[run.run_key]
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def _experiment(client: Any, name: str) -> str:
     """The experiment's id. It is made where it is missing, and brought back where somebody deleted it in the UI."""
-    from mlflow.exceptions import MlflowException
-
     found = client.get_experiment_by_name(name)
     if found is None:
-        path = sqlite_path(client.tracking_uri)
-        location = None if path is None else str(path.parent / "artifacts" / name)
-        with contextlib.suppress(MlflowException):  # another run made it in this moment: then it is there now
-            client.create_experiment(name, artifact_location=location)
-        found = client.get_experiment_by_name(name)
-    if found is None:
-        raise SinkRefusedError(f"the server does not make an experiment of the name {name!r}")
+        return _new_experiment(client, name)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
 
 
-def _run(client: MlflowClient, experiment_id: str, run_key: str) -> Run | None:
+def _new_experiment(client: Any, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    path = sqlite_path(client.tracking_uri)
+    location = None if path is None else str(path.parent / "artifacts" / name)
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_ALREADY_EXISTS":  # another run made it in this moment
+            return str(client.get_experiment_by_name(name).experiment_id)
+        raise
+
+
+def _run(client: Any, experiment_id: str, run_key: str) -> Any | None:
     """The run of a key. A second, empty one comes of a request that timed out here and got through there: it goes."""
     found = client.search_runs([experiment_id], f"tags.`lgsrr.run_key` = '{run_key}'")
     if not found:
@@ -167,8 +167,9 @@ def _run(client: MlflowClient, experiment_id: str, run_key: str) -> Run | None:
 
 
 def _first_tags(start: RunStarted) -> dict[str, str]:
-    """What a run must carry from its first moment on, so that it is found again."""
-    tags = {"lgsrr.run_key": start.run_key}
+    """What a run must carry from its first moment on, so that it is found again; MLflow reads its user here alone."""
+    tags = {key: value for key, value in start.tags.items() if key.startswith("mlflow.")}
+    tags["lgsrr.run_key"] = start.run_key
     if start.parent_run_key is not None:
         tags["lgsrr.parent_run_key"] = start.parent_run_key
     if start.parent_run_id is not None:
@@ -176,7 +177,7 @@ def _first_tags(start: RunStarted) -> dict[str, str]:
     return tags
 
 
-def _log_record(client: MlflowClient, ref: RunRef, event: Event) -> None:
+def _log_record(client: Any, ref: RunRef, event: Event) -> None:
     from mlflow.entities import Metric
 
     match event:
@@ -191,13 +192,13 @@ def _log_record(client: MlflowClient, ref: RunRef, event: Event) -> None:
             client.set_terminated(ref.run_id, status, time_ms)
 
 
-def _log_tags(client: MlflowClient, ref: RunRef, values: Mapping[str, str]) -> None:
+def _log_tags(client: Any, ref: RunRef, values: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
     client.log_batch(ref.run_id, tags=[RunTag(key, _fit(value, _MAX_TAG)) for key, value in values.items()])
 
 
-def _log_start(client: MlflowClient, ref: RunRef, start: RunStarted) -> None:
+def _log_start(client: Any, ref: RunRef, start: RunStarted) -> None:
     """Params, tags, data and family. MLflow never changes a param: a resumed run's new value becomes a tag."""
     from mlflow.entities import DatasetInput, InputTag, Param
 
@@ -227,7 +228,7 @@ def _dataset(data: DataRef) -> Any:
     )
 
 
-def _join_family(client: MlflowClient, ref: RunRef, start: RunStarted) -> None:
+def _join_family(client: Any, ref: RunRef, start: RunStarted) -> None:
     """Nest this run in its parent, and its children in it, whichever of them reached the server first."""
     if start.parent_run_key is not None:
         parent = _run(client, ref.experiment_id, start.parent_run_key)
@@ -246,47 +247,15 @@ def _fit(value: str, limit: int) -> str:
     return value[: limit - len(mark)] + mark
 
 
-def _log_artifact(client: MlflowClient, ref: RunRef, event: Artifact) -> None:
+def _log_artifact(client: Any, ref: RunRef, event: Artifact) -> None:
     if not Path(event.path).exists():
         raise SinkRefusedError(f"{event.path} is no longer there; it was to be kept with the run")
     with patience(UPLOAD_TIMEOUT_S):
         client.log_artifact(ref.run_id, event.path, event.artifact_path)
 
 
-# ---- the command ---------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplayCommand:
-    """What `python -m lgsrr.tracking` takes."""
-
-    runs: Path = Path("runs")
-    """Folder of the runs, as it was given to training."""
-    uri: str | None = None
-    """Tracking server or database, as it was given to training; default: $MLFLOW_TRACKING_URI, then RUNS/mlflow.db."""
-    timeout_s: float = 60.0
-    """Seconds to wait for a server that is away."""
-
-
-def replay_command(command: ReplayCommand) -> int:
-    """Send what earlier runs left, print a line per run; 1 where something could not be sent."""
-    spool, config = spool_folder(command.runs), TrackingConfig(uri=command.uri)
-    replay = Replay(command.runs, config)
-    pending = replay.close(command.timeout_s)
-    left = {journal.run_key: journal for journal in journals(spool) if journal.pending()}
-    print(f"{'run':<40} {'sent':>6} {'pending':>8}")
-    for run_key in sorted({*replay.sent, *left}):
-        waiting = left[run_key].pending() if run_key in left else 0
-        print(f"{run_key:<40} {replay.sent[run_key]:>6} {waiting:>8}")
-    if pending:
-        print(f"not everything could be sent: {replay.trouble or 'another process is sending it'}")
-        print(f"it stays in {spool}; delete a run's files there to give it up")
-    print(f"look at it: {ui_hint(config.destination(command.runs))}")
-    return 1 if pending else 0
-
-
 if __name__ == "__main__":
-    run_command(
+    run(
         replay_command,
         ReplayCommand,
         prog="python -m lgsrr.tracking",

@@ -23,13 +23,14 @@ from lgsrr import cli
 from lgsrr.catalog import load_dataset
 from lgsrr.config import TrainConfig, recipe
 from lgsrr.destination import TrackingConfig
-from lgsrr.errors import DataError, TrainingError
+from lgsrr.errors import ConfigError, DataError, TrainingError
 from lgsrr.features import Features, Lengths, cache_folder, check_ranked, featurise
 from lgsrr.pretrained import encoder_config, encoder_folder
 from lgsrr.records import SPLITS, Dataset
+from lgsrr.replay import Replay
 from lgsrr.run_folder import RunFolder, choose_run_folder
 from lgsrr.saved_model import ModelCard
-from lgsrr.tracker import Delivery, Replay, Tracker, describe
+from lgsrr.tracker import Delivery, Tracker, describe
 
 PROG = "python -m lgsrr.train"
 EXAMPLE = f"{PROG} --dataset mintrec2 --data ../LGSRR/data --lr 1e-4 --epochs 5 --seed 0"
@@ -56,6 +57,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Trained:
     console = console or Console(stderr=True)
     dataset = load_dataset(config.dataset, config.data).head(config.limit)
     _check_labels(dataset)
+    _check_batches(config, dataset)
     if config.k is None:
         config = dataclasses.replace(config, k=len(dataset.aspects))
     fingerprint = config.fingerprint(dataset.digest)
@@ -96,6 +98,15 @@ def _check_labels(dataset: Dataset) -> None:
                 f"{dataset.source}); training and its evaluation need all of them. To label utterances with a model "
                 "that is trained: python -m lgsrr.predict"
             )
+
+
+def _check_batches(config: TrainConfig, dataset: Dataset) -> None:
+    last = len(dataset.split("train")) % config.batch_size
+    if config.inconsistency == "batch" and 0 < last < config.workers:
+        raise ConfigError(
+            f"inconsistency is 'batch' and the last batch of an epoch has {last} utterances for {config.workers} "
+            "workers, but every worker needs one to average γ over the batch; change --batch-size or --workers"
+        )
 
 
 def _features(config: TrainConfig, dataset: Dataset, encoder: Path) -> Features:
@@ -140,7 +151,7 @@ def _run(
     from ray.train.torch import TorchTrainer
 
     from lgsrr.board import Board
-    from lgsrr.cluster import connected, settle_cpus, settle_gpu
+    from lgsrr.cluster import connected, ctrl_c_interrupts, settle_cpus, settle_gpu
     from lgsrr.progress import TrainingProgress
     from lgsrr.worker import Job, train_worker
 
@@ -171,7 +182,8 @@ def _run(
         _say(console, config, features, folder, use_gpu, cpus)
         with TrainingProgress(config.epochs, console) as progress, Watcher(board, progress, tracker) as watcher:
             try:
-                result = trainer.fit()
+                with ctrl_c_interrupts():
+                    result = trainer.fit()
             except ray.train.TrainingFailedError as error:
                 raise TrainingError(watcher.failure() or _why(error)) from error
         if failure := watcher.failure():
@@ -208,6 +220,7 @@ class Watcher:
         self._board, self._progress, self._tracker = board, progress, tracker
         self._failure: str | None = None
         self._stop = threading.Event()
+        self._taking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watcher")
 
     def __enter__(self) -> Watcher:
@@ -229,18 +242,22 @@ class Watcher:
         self._take()
 
     def _take(self) -> None:
-        for kind, value in self._board.take():
-            if kind == "step":
-                self._progress.step(value)
-            elif kind == "epoch":
-                self._progress.epoch(value)
-                self._metrics(value)
-            elif kind == "resumed":
-                self._progress.resumed(value)
-                for figures in value:
-                    self._metrics(figures)
-            else:
-                self._failure = value
+        with self._taking:  # or a failure could be on its way in the thread while `failure` is asked
+            for kind, value in self._board.take():
+                self._show(kind, value)
+
+    def _show(self, kind: str, value: Any) -> None:
+        if kind == "step":
+            self._progress.step(value)
+        elif kind == "epoch":
+            self._progress.epoch(value)
+            self._metrics(value)
+        elif kind == "resumed":
+            self._progress.resumed(value)
+            for figures in value:
+                self._metrics(figures)
+        else:
+            self._failure = value
 
     def _metrics(self, figures: dict[str, float]) -> None:
         values = {name: value for name, value in figures.items() if name not in ("epoch", "time_ms")}

@@ -34,7 +34,7 @@ from lgsrr.config import TrainConfig
 from lgsrr.errors import LgsrrError, TrainingError
 from lgsrr.features import Features, cache_folder
 from lgsrr.frozen import digest_of_weights, kept_batches
-from lgsrr.guard import LossGuard
+from lgsrr.guard import LossGuard, check_answers
 from lgsrr.inference import Answers, answer, dealt, merge
 from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
 from lgsrr.metrics import scores
@@ -128,8 +128,9 @@ class Worker:
         figures = self._train_epoch(self.state.epochs_done)
         seconds = time.monotonic() - started
         figures["utterances_per_second"] = len(self.train_rows) / seconds
-        figures |= {f"dev_{name}": value for name, value in self._evaluate("dev")[1].items()}
-        figures |= {"epoch": self.state.epochs_done + 1, "seconds": seconds, "time_ms": int(time.time() * 1000)}
+        epoch = self.state.epochs_done + 1
+        figures |= {f"dev_{name}": value for name, value in self._evaluate("dev", epoch)[1].items()}
+        figures |= {"epoch": epoch, "seconds": seconds, "time_ms": int(time.time() * 1000)}
         is_best = self.state.add(figures)
         self._post("epoch", figures)
         # Ray keeps the checkpoint of the highest score and the last one: the best epoch and the one to go on from.
@@ -204,11 +205,12 @@ class Worker:
 
     # Evaluation
 
-    def _evaluate(self, split: Split) -> tuple[Answers, dict[str, float]]:
+    def _evaluate(self, split: Split, epoch: int) -> tuple[Answers, dict[str, float]]:
         """Every utterance of a split once, whatever the number of workers; all workers get all answers."""
         rows = self.features.indices(split)
         mine = answer(self.model, self.maker, dealt(rows, self.config.batch_size, self.rank, self.world), self.device)
         answers = merge(self._gather(mine))
+        check_answers(self.features.ids, answers, split, epoch)
         labels = self.features.labels_U[rows]
         figures = scores(labels, answers.predictions_B, len(self.job.card.labels))
         logits_BC = torch.from_numpy(answers.logits_BC)
@@ -225,7 +227,7 @@ class Worker:
 
     def _finish(self) -> None:
         self._load_best()
-        answers, figures = self._evaluate("test")
+        answers, figures = self._evaluate("test", self.state.best_epoch)
         best = self.state.history[self.state.best_epoch - 1]
         final = {f"test_{name}": value for name, value in figures.items()}
         final |= {name: value for name, value in best.items() if name.startswith("dev_")}

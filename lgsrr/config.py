@@ -66,6 +66,8 @@ class TrainConfig:
     """AdamW's, on everything but biases and LayerNorm."""
     warmup: float = 0.1
     """Share of all steps over which the learning rate rises from 0; then it falls to 0 in a line."""
+    bias_correction: bool = False
+    """AdamW's; the paper's released code runs without, which makes early steps longer."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are scaled down to it; 0 leaves them."""
     batch_size: int = 32

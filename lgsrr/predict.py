@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import tyro
+
 from lgsrr import cli
 from lgsrr.aspects import find
 from lgsrr.errors import ConfigError, DataError
@@ -32,7 +34,7 @@ class PredictConfig:
     """A model's folder, `runs:/<id>`, `models:/<name>/<version>` or `models:/<name>@<alias>`."""
     text: str | None = None
     """One utterance."""
-    description: tuple[str, ...] = ()
+    description: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """What is seen of it, once per aspect of the model: "Facial Expressions=She frowns at him." """
     input: str | None = None
     """Many utterances: a CSV, TSV, JSONL or Parquet file with `text`, a column per aspect and perhaps `id`."""

@@ -22,7 +22,7 @@ def print_predictions(asked: Sequence[Asked], answers: Sequence[Prediction], con
 
 
 def _relations(prediction: Prediction) -> Table:
-    table = Table(box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 1))
     table.add_column("")
     for title in ("importance α", "complementarity β", "inconsistency γ"):
         table.add_column(title, justify="right")

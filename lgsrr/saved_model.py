@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lgsrr.encoder import EncoderConfig, PackedBert, Pooling
-from lgsrr.errors import ConfigError, ModelError
+from lgsrr.errors import ModelError
 from lgsrr.features import Lengths
 from lgsrr.files import atomic_path, write_json
 from lgsrr.model import LGSRR, Inconsistency, SemanticRelations
@@ -56,12 +56,6 @@ class ModelCard:
     scores: dict[str, float]
     """Of the best epoch on dev and of the test split, by name."""
     format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        longest = self.encoder.max_position_embeddings
-        for name, length in dataclasses.asdict(self.lengths).items():
-            if length > longest:
-                raise ConfigError(f"{name}_length is {length}; this encoder reads {longest} word pieces at most")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

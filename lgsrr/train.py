@@ -23,8 +23,9 @@ from lgsrr import cli
 from lgsrr.catalog import load_dataset
 from lgsrr.config import TrainConfig, recipe
 from lgsrr.destination import TrackingConfig
-from lgsrr.errors import ConfigError, DataError, TrainingError
+from lgsrr.errors import TrainingError
 from lgsrr.features import Features, Lengths, cache_folder, check_ranked, featurise
+from lgsrr.preflight import check_batches, check_encoder, check_labels
 from lgsrr.pretrained import encoder_config, encoder_folder
 from lgsrr.records import SPLITS, Dataset
 from lgsrr.replay import Replay
@@ -56,8 +57,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Trained:
     """
     console = console or Console(stderr=True)
     dataset = load_dataset(config.dataset, config.data).head(config.limit)
-    _check_labels(dataset)
-    _check_batches(config, dataset)
+    check_labels(dataset)
+    check_batches(config, dataset)
     if config.k is None:
         config = dataclasses.replace(config, k=len(dataset.aspects))
     fingerprint = config.fingerprint(dataset.digest)
@@ -65,6 +66,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Trained:
     if folder.is_finished:
         return Trained(folder=folder.path, scores=folder.scores(), history=folder.history(), delivery=None)
     encoder = encoder_folder(config.encoder)
+    check_encoder(config, encoder_config(encoder))
     features = _features(config, dataset, encoder)
     card = _card(config, dataset, encoder)
     tracking = TrackingConfig(experiment=config.experiment)
@@ -87,26 +89,6 @@ def train(config: TrainConfig, console: Console | None = None) -> Trained:
     tracker.finish("FINISHED")
     delivery = tracker.close(timeout_s=60.0)
     return Trained(folder=folder.path, scores=folder.scores(), history=folder.history(), delivery=delivery)
-
-
-def _check_labels(dataset: Dataset) -> None:
-    for split in SPLITS:
-        unknown = [u.id for u in dataset.split(split) if u.label is None]
-        if unknown:
-            raise DataError(
-                f"{len(unknown)} {split} utterances of {dataset.name} have no label (first: {unknown[0]!r} in "
-                f"{dataset.source}); training and its evaluation need all of them. To label utterances with a model "
-                "that is trained: python -m lgsrr.predict"
-            )
-
-
-def _check_batches(config: TrainConfig, dataset: Dataset) -> None:
-    last = len(dataset.split("train")) % config.batch_size
-    if config.inconsistency == "batch" and 0 < last < config.workers:
-        raise ConfigError(
-            f"inconsistency is 'batch' and the last batch of an epoch has {last} utterances for {config.workers} "
-            "workers, but every worker needs one to average γ over the batch; change --batch-size or --workers"
-        )
 
 
 def _features(config: TrainConfig, dataset: Dataset, encoder: Path) -> Features:

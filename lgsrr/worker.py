@@ -37,9 +37,10 @@ from lgsrr.frozen import digest_of_weights, kept_batches
 from lgsrr.guard import LossGuard, check_answers
 from lgsrr.inference import Answers, answer, dealt, merge
 from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
+from lgsrr.memory import TRIM_EVERY, trim
 from lgsrr.metrics import scores
 from lgsrr.model import LGSRR, Relations
-from lgsrr.optimizer import make_optimizer, rate_at, set_rate
+from lgsrr.optimizer import make_optimizer, rate_at, set_rate, uncorrected
 from lgsrr.predictions import predictions_table, write_predictions
 from lgsrr.pretrained import encoder_folder, load_encoder
 from lgsrr.records import Split
@@ -132,10 +133,10 @@ class Worker:
         figures |= {f"dev_{name}": value for name, value in self._evaluate("dev", epoch)[1].items()}
         figures |= {"epoch": epoch, "seconds": seconds, "time_ms": int(time.time() * 1000)}
         is_best = self.state.add(figures)
-        self._post("epoch", figures)
         # Ray keeps the checkpoint of the highest score and the last one: the best epoch and the one to go on from.
         report = {"epoch": figures["epoch"], "dev_f1": figures["dev_f1"]}
         self._report(report | {"keep_score": figures["epoch"] if is_best else 0}, self._write_state)
+        self._post("epoch", figures)  # not before: an epoch whose checkpoint is lost is trained, and posted, once more
 
     def _write_state(self, folder: Path) -> None:
         save_state(folder, self.state, self.model, self.optimizer)
@@ -147,8 +148,12 @@ class Worker:
         total_steps = self.steps_per_epoch * config.epochs
         sums_3 = torch.zeros(3, device=self.device)
         for step, batch_rows in enumerate(self._shuffled_batches(epoch)):
-            set_rate(self.optimizer, rate_at(epoch * self.steps_per_epoch + step, total_steps, config.warmup))
+            steps_done = epoch * self.steps_per_epoch + step
+            longer = 1.0 if config.bias_correction else uncorrected(steps_done)
+            set_rate(self.optimizer, longer * rate_at(steps_done, total_steps, config.warmup))
             sums_3 += self._step(epoch, step, batch_rows)
+            if self.device.type == "cpu" and step % TRIM_EVERY == TRIM_EVERY - 1:
+                trim()
             self._post_progress(epoch, step)
         self.guard.check()
         if self.world > 1:

@@ -17,6 +17,9 @@ from tests.tiny import tiny_config, write_tiny_bert
 if TYPE_CHECKING:
     from lgsrr.train import Trained
 
+# Before torch is imported: on tensors as small as these, two threads wait for each other longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

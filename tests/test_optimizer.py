@@ -10,7 +10,7 @@ import torch
 from lgsrr.config import TrainConfig
 from lgsrr.encoder import EncoderConfig, PackedBert
 from lgsrr.model import LGSRR, SemanticRelations
-from lgsrr.optimizer import make_optimizer, rate_at, set_rate
+from lgsrr.optimizer import make_optimizer, rate_at, set_rate, uncorrected
 
 CONFIG = TrainConfig(dataset="sample", lr=1e-4, weight_decay=0.05)
 SHAPE = EncoderConfig(
@@ -79,3 +79,19 @@ def test_every_group_gets_its_share_of_its_own_peak() -> None:
     optimizer = make_optimizer(a_model(), dataclasses.replace(CONFIG, head_lr=1e-3))
     set_rate(optimizer, 0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {5e-5, 5e-4}
+
+
+def test_uncorrected_steps_are_those_of_adamw_without_bias_correction() -> None:
+    """Against the update written out: p −= lr · m / (√v + ε), as transformers' AdamW does with correct_bias=False."""
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(7, dtype=torch.float64))
+    expected, first, second = parameter.detach().clone(), torch.zeros(7).double(), torch.zeros(7).double()
+    optimizer = torch.optim.AdamW([{"params": [parameter], "peak_lr": 1e-2}], weight_decay=0.0, eps=1e-16)
+    for step in range(50):
+        gradient = torch.randn(7, dtype=torch.float64)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        expected -= 1e-2 * first / (second.sqrt() + 1e-16)
+        set_rate(optimizer, uncorrected(step))
+        parameter.grad = gradient
+        optimizer.step()
+    torch.testing.assert_close(parameter.detach(), expected)

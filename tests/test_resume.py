@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import io
+import json
 import os
 import shutil
 import signal
@@ -10,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +54,13 @@ def assert_the_same(trained: Trained, undisturbed: Trained) -> None:
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def checkpoints(runs: Path) -> list[Path]:
-    """Those of whole epochs that Ray Train keeps at the moment."""
-    return sorted(path.parent for path in (runs / "checkpoints").glob("*/checkpoint_*/state.json"))
+def epochs_kept(runs: Path) -> int:
+    """The last epoch that Ray Train has a checkpoint of: one whose upload is over, and known."""
+    for path in (runs / "checkpoints").glob("*/checkpoint_manager_snapshot.json"):
+        with contextlib.suppress(ValueError):  # it is being written
+            results = json.loads(path.read_text(encoding="utf-8"))["checkpoint_results"]
+            return max((int(result["metrics"]["epoch"]) for result in results), default=0)
+    return 0
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_a_run_whose_worker_is_killed_ends_with_the_numbers_of_an_undisturbed_on
     runs = tmp_path / "runs"
 
     def kill_the_worker() -> None:
-        wait_until(lambda: bool(checkpoints(runs)), 120, "the first checkpoint")
+        wait_until(lambda: epochs_kept(runs) >= 1, 120, "the first checkpoint")
         kill(training_workers(os.getpid()))
 
     killer = threading.Thread(target=kill_the_worker)
@@ -109,9 +117,11 @@ class Driver:
             )
         self._below: set[int] = set()
 
-    def wait_for_a_checkpoint(self) -> None:
-        wait_until(lambda: bool(checkpoints(self.runs)) or not is_alive(self.process.pid), 180, "the first checkpoint")
-        assert is_alive(self.process.pid), self.output()
+    def wait_for_epoch(self, epoch: int) -> None:
+        """Wait until the driver could go on after that epoch."""
+        alive = functools.partial(is_alive, self.process.pid)
+        wait_until(lambda: epochs_kept(self.runs) >= epoch or not alive(), 180, f"the checkpoint of epoch {epoch}")
+        assert alive(), self.output()
         self._below |= descendants(self.process.pid).keys()
 
     def send(self, number: signal.Signals) -> int:
@@ -134,54 +144,70 @@ class Driver:
 
 
 @pytest.fixture
-def driver(undisturbed: Trained, tiny_bert: Path, runs: Path, tmp_path: Path) -> Iterator[Driver]:
-    started = Driver(long_config(tiny_bert, runs), tmp_path / "train.log")
-    yield started
-    started.end()
+def drive(runs: Path, tmp_path: Path) -> Iterator[Callable[[TrainConfig], Driver]]:
+    """Starts drivers, each with a log of its own, and ends them with the test."""
+    started: list[Driver] = []
+
+    def start(config: TrainConfig) -> Driver:
+        started.append(Driver(config, tmp_path / f"train{len(started)}.log"))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.end()
 
 
 def test_a_killed_driver_is_followed_by_the_same_command(
-    driver: Driver, undisturbed: Trained, tiny_bert: Path, tmp_path: Path
+    drive: Callable[[TrainConfig], Driver], undisturbed: Trained, tiny_bert: Path, runs: Path
 ) -> None:
-    driver.wait_for_a_checkpoint()
-    assert driver.send(signal.SIGKILL) == -signal.SIGKILL
-    wait_until(lambda: not driver.left_over(), 60, "Ray's processes to follow their driver")
-    [folder] = (driver.runs / "checkpoints").iterdir()
-    assert not (driver.runs / "train" / folder.name).exists(), "killed in the middle, it has no results yet"
+    config = long_config(tiny_bert, runs)
+    first = drive(config)
+    first.wait_for_epoch(1)
+    assert first.send(signal.SIGKILL) == -signal.SIGKILL
+    wait_until(lambda: not first.left_over(), 60, "Ray's processes to follow their driver")
+    [folder] = (runs / "checkpoints").iterdir()
+    assert not (runs / "train" / folder.name).exists(), "killed in the middle, it has no results yet"
 
-    second = Driver(long_config(tiny_bert, driver.runs), tmp_path / "second.log")
-    try:
-        assert second.process.wait(timeout=240) == 0, second.output()
-    finally:
-        second.end()
+    second = drive(config)
+    assert second.process.wait(timeout=240) == 0, second.output()
     assert "goes on after epoch" in second.output()
     assert "epoch 1/" not in second.output()
-    again = result(driver.runs / "train" / folder.name)
-    assert numbers(again["history"]) == numbers(undisturbed.history)
-    assert again["scores"] == undisturbed.scores
+    found = result(runs / "train" / folder.name)
+    assert numbers(found["history"]) == numbers(undisturbed.history)
+    assert found["scores"] == undisturbed.scores
 
     started = time.monotonic()
-    third = Driver(long_config(tiny_bert, driver.runs), tmp_path / "third.log")
+    third = drive(config)
     assert third.process.wait(timeout=60) == 0, third.output()
     assert "this very run is finished already; --again trains it once more" in third.output()
     assert time.monotonic() - started < 30
-    assert_tracked_once(driver.runs, "FINISHED")
+    assert_tracked_once(runs, "FINISHED")
 
 
 def test_ctrl_c_ends_a_run_that_the_same_command_continues(
-    driver: Driver, undisturbed: Trained, tiny_bert: Path, resumed: list[int]
+    ray_cluster: None,
+    drive: Callable[[TrainConfig], Driver],
+    tiny_bert: Path,
+    runs: Path,
+    resumed: list[int],
 ) -> None:
-    driver.wait_for_a_checkpoint()
+    """It learns next to nothing, so that no epoch is better than the first: that one is to be found at the end."""
+    config = dataclasses.replace(long_config(tiny_bert, runs), lr=1e-12)
+    driver = drive(config)
+    driver.wait_for_epoch(2)
     assert driver.send(signal.SIGINT) == 130, driver.output()
     assert "interrupted; the same command continues where it can" in driver.output()
     assert "Traceback" not in driver.output()
     wait_until(lambda: not driver.left_over(), 20, "Ray's processes to end")
-    assert_tracked_once(driver.runs, "KILLED")
+    assert_tracked_once(runs, "KILLED")
 
-    trained = train(long_config(tiny_bert, driver.runs), Console(file=io.StringIO()))
+    trained = train(config, Console(file=io.StringIO()))
     assert len(resumed) == 1
-    assert_the_same(trained, undisturbed)
-    assert_tracked_once(driver.runs, "FINISHED")
+    assert 2 <= resumed[0] < EPOCHS
+    assert len(trained.history) == EPOCHS
+    assert trained.scores["best_epoch"] == 1
+    assert trained.scores["dev_f1"] == trained.history[0]["dev_f1"]
+    assert_tracked_once(runs, "FINISHED")
 
 
 def assert_tracked_once(runs: Path, status: str) -> None:
@@ -189,8 +215,8 @@ def assert_tracked_once(runs: Path, status: str) -> None:
     experiment = client.get_experiment_by_name("lgsrr-sample")
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.status == status
-    steps = [point.step for point in client.get_metric_history(run.info.run_id, "dev_f1")]
-    assert steps == list(range(1, len(steps) + 1)), "an epoch is recorded once, whoever computed it"
+    points = {(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "dev_f1")}
+    assert sorted(step for step, _ in points) == list(range(1, len(points) + 1)), "one value of each epoch"
 
 
 def test_a_driver_that_dies_at_the_very_end_trains_nothing_again(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 
 from lgsrr.classifier import Asked, Classifier
 from lgsrr.config import TrainConfig
-from lgsrr.errors import ConfigError, EncoderError, ModelError
+from lgsrr.errors import EncoderError, ModelError
 from lgsrr.features import Lengths
 from lgsrr.model import LGSRR
 from lgsrr.optimizer import make_optimizer
@@ -130,11 +129,6 @@ def test_a_model_that_cannot_be_written_leaves_nothing(
     with pytest.raises(OSError, match="disk full"):
         save_model(tmp_path / "models" / "m", a_card(tiny_bert), a_model(tiny_bert), tiny_bert)
     assert list((tmp_path / "models").iterdir()) == []
-
-
-def test_a_length_that_the_encoder_cannot_read_is_refused(tiny_bert: Path) -> None:
-    with pytest.raises(ConfigError, match="description_length is 65; this encoder reads 64 word pieces at most"):
-        dataclasses.replace(a_card(tiny_bert), lengths=Lengths(text=64, description=65))
 
 
 def test_the_card_alone_says_what_a_model_is(tiny_bert: Path, saved: Path) -> None:

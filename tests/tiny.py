@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lgsrr.catalog import load_dataset
-from lgsrr.config import TrainConfig
+from lgsrr.config import TrainConfig, recipe
 from lgsrr.records import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,14 +83,20 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def flags(config: TrainConfig) -> list[str]:
-    """The command line that gives `config`: a flag for each setting that is not the field's default."""
-    default = TrainConfig(dataset=config.dataset)
-    changed = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    changed = {name: value for name, value in changed.items() if value != getattr(default, name) or name == "dataset"}
-    return [part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    """The command line that gives `config`: a flag for each setting that is not the recipe's."""
+    default = recipe(config.dataset, config.encoder)
+    names = [f.name for f in dataclasses.fields(config)]
+    changed = [name for name in names if getattr(config, name) != getattr(default, name)]
+    pairs = [(f"--{name.replace('_', '-')}", str(getattr(config, name))) for name in changed]
+    return ["--dataset", config.dataset, "--encoder", config.encoder, *(part for pair in pairs for part in pair)]
 
 
-def command(module: str, *arguments: str, cwd: Path = ROOT, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run `python -m lgsrr.<module>` to its end, with no terminal."""
+def command(module: str, *arguments: str, cwd: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run `python -m lgsrr.<module>` in a folder to its end, with no terminal."""
     line = [sys.executable, "-m", f"lgsrr.{module}", *arguments]
-    return subprocess.run(line, cwd=cwd, timeout=timeout, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(line, cwd=cwd, timeout=timeout_s, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+
+def unboxed(text: str) -> str:
+    """What a message says, without the box around it and the breaks in it."""
+    return " ".join(text.translate(dict.fromkeys(map(ord, "│╭╮╰╯─"), " ")).split())

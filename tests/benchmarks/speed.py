@@ -31,6 +31,7 @@ from lgsrr.catalog import load_dataset
 from lgsrr.config import TrainConfig
 from lgsrr.features import Features, Lengths, cache_folder, featurise
 from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
+from lgsrr.memory import TRIM_EVERY, trim
 from lgsrr.model import LGSRR, Relations, SemanticRelations
 from lgsrr.optimizer import make_optimizer, set_rate
 from lgsrr.pretrained import encoder_config, encoder_folder, load_encoder
@@ -43,7 +44,7 @@ BATCH = 32
 class Settings:
     data: str = "../shared/data"
     """Folder with the released tables."""
-    steps: int = 8
+    steps: int = 20
     """Batches of 32 in each turn."""
     turns: int = 5
     """Turns of each way; the medians over the turns are compared."""
@@ -150,8 +151,10 @@ def run(way: nn.Module, optimizer: torch.optim.Optimizer, maker: BatchMaker, bat
     """Train on, or infer, every batch."""
     way.train(kind == "training")
     if kind == "training":
-        for rows in batches:
+        for step, rows in enumerate(batches):
             training_step(way, optimizer, maker(rows), rows)
+            if isinstance(way, Ours) and step % TRIM_EVERY == TRIM_EVERY - 1:  # as lgsrr.worker does
+                trim()
         return
     with torch.inference_mode():
         for rows in batches:

@@ -39,7 +39,7 @@ class TrackingError(LgsrrError):
     """The tracking server or a run that was named cannot be had."""
 
 
-class ClipError(LgsrrError):
+class ClipError(LgsrrError, ValueError):
     """A clip cannot be decoded, or is no clip: names the file, the frame and the reason."""
 
 

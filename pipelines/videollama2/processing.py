@@ -53,7 +53,7 @@ class VideoLlama2Processor(ProcessorMixin):
             tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **kwargs)
         except (OSError, ValueError) as error:
             raise ModelError(f"the tokenizer of {folder} cannot be read: {error}") from error
-        return cls(tokenizer, config, _tower_preprocessing(config, folder))
+        return cls(tokenizer, config, tower_preprocessing(config, folder))
 
     def build_prompt(self, instruction: str, *, clip: bool = True) -> str:
         """The published prompt for one instruction: system text, `<video>`, instruction, in the chat template."""
@@ -117,7 +117,7 @@ class VideoLlama2Processor(ProcessorMixin):
         return ids
 
 
-def _tower_preprocessing(config: VideoLlama2Config, folder: str | os.PathLike[str]) -> Preprocessing:
+def tower_preprocessing(config: VideoLlama2Config, folder: str | os.PathLike[str]) -> Preprocessing:
     """The tower's own settings; a config that was saved with its tower may have left the tower's folder behind."""
     try:
         return tower_settings(config.mm_vision_tower, Path(folder)).preprocessing

@@ -24,11 +24,16 @@ SYSTEM = (
 """What the Mistral variants were trained with."""
 
 
-class Tokenizer(Protocol):
+class Encoder(Protocol):
+    """What turns text to token ids."""
+
+    def __call__(self, text: str, **kwargs: Any) -> Any: ...
+
+
+class Tokenizer(Encoder, Protocol):
     """The part of transformers' tokenizers that is used here."""
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
-    def __call__(self, text: str, **kwargs: Any) -> Any: ...
 
 
 def build_prompt(tokenizer: Tokenizer, instruction: str, *, system: str | None, clip: bool = True) -> str:
@@ -44,7 +49,7 @@ def build_prompt(tokenizer: Tokenizer, instruction: str, *, system: str | None, 
     return str(prompt)
 
 
-def splice(tokenizer: Tokenizer, text: str) -> list[int]:
+def splice(tokenizer: Encoder, text: str) -> list[int]:
     """Token ids of `text`, with one `CLIP_ID` for each `<video>`."""
     ids: list[int] = []
     for index, piece in enumerate(text.split(MARK)):

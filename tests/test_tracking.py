@@ -465,9 +465,8 @@ def _imports_mlflow(path: Path) -> bool:
 
 
 def test_a_logged_model_comes_back_as_pyfunc_and_as_folder_by_every_name(runs: Path, model: Path) -> None:
-    import pandas as pd
-
     import mlflow
+    import pandas as pd
 
     config = TrackingConfig()
     delivery = record(runs, model)

@@ -168,17 +168,20 @@ def test_a_bin_file_that_would_run_code_is_refused(copy: Path) -> None:
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from pipelines.videollama2 import VideoLlama2ForConditionalGeneration as Model
+def peak():  # not getrusage: what it gives is at least what the parent had
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 Model.from_pretrained(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 model = Model.from_pretrained(sys.argv[2])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) * 1024, sum(p.numel() * p.element_size() for p in model.parameters()))
+sum(float(p.sum()) for p in model.parameters())  # what is mapped and not read yet would not count
+print((peak() - before) * 1024, sum(p.numel() * p.element_size() for p in model.parameters()))
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from Linux's /proc")
 def test_loading_does_not_hold_two_copies_of_the_weights(folder: Path, tmp_path: Path) -> None:
     """The peak of memory over that of a tiny checkpoint, in a process of its own."""
     wide = RandomCheckpoint(hidden=512, layers=12, heads=8, kv_heads=8, mlp=2048, connector="linear")
@@ -188,7 +191,7 @@ def test_loading_does_not_hold_two_copies_of_the_weights(folder: Path, tmp_path:
     )
     peak, weights = map(int, done.stdout.split())
     assert weights > 150_000_000
-    assert peak < 1.3 * weights
+    assert 0.7 * weights < peak < 1.3 * weights
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "nothing", "a/b/c"])

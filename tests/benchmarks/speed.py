@@ -31,7 +31,7 @@ from lgsrr.catalog import load_dataset
 from lgsrr.config import TrainConfig
 from lgsrr.features import Features, Lengths, cache_folder, featurise
 from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
-from lgsrr.memory import TRIM_EVERY, trim
+from lgsrr.memory import TRIM_EVERY, bound_caches, trim
 from lgsrr.model import LGSRR, Relations, SemanticRelations
 from lgsrr.optimizer import make_optimizer, set_rate
 from lgsrr.pretrained import encoder_config, encoder_folder, load_encoder
@@ -135,6 +135,7 @@ def peak_gflops() -> tuple[float, float]:
 
 def build(way: str, maker: BatchMaker, num_classes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """One way with its optimizer, from the same pretrained weights."""
+    bound_caches()
     torch.manual_seed(0)
     folder = encoder_folder("minilm")
     relations = SemanticRelations(encoder_config(folder).hidden_size, num_classes)

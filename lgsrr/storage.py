@@ -1,21 +1,28 @@
-"""Where bytes come from: a local path, or a URI such as `s3://bucket/prefix`, read whole.
+"""Where bytes come from and go to: a local path, or a URI such as `s3://bucket/prefix`, always whole.
 
 Tables are megabytes, so a file is read in one piece and parsed from memory: simpler than a stream, at the price of the
-file's size in memory. fsspec (and s3fs) is loaded only when a URI is met. Every failure of the surroundings (missing,
-not permitted, no credentials, no network) becomes one `DataError` that names the path.
+file's size in memory. What is written is there whole or not at all: renamed into place on a disk, one put on a store.
+fsspec (and s3fs) is loaded only when a URI is met; a store that throttles or hangs up is asked again. Every failure of
+the surroundings (missing, not permitted, disk full, no credentials, no network) becomes one `DataError` with the path.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import random
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lgsrr.errors import DataError
+from lgsrr.files import atomic_path
+
+T = TypeVar("T")
 
 Kind = Literal["file", "folder", "missing"]
 
@@ -65,7 +72,7 @@ def read_bytes(path: str) -> bytes:
     with _explained(path):
         if is_uri(path):
             files, key = _remote(path)
-            return bytes(files.cat_file(key))
+            return bytes(_patiently(lambda: files.cat_file(key)))
         return Path(path).read_bytes()
 
 
@@ -76,8 +83,58 @@ def read_all(paths: Sequence[str]) -> list[bytes]:
     with _explained(posixpath.dirname(paths[0])):
         files, _ = _remote(paths[0])
         keys = [files._strip_protocol(path) for path in paths]
-        contents = files.cat(keys)
+        contents = _patiently(lambda: files.cat(keys))
         return [bytes(contents[key]) for key in keys]
+
+
+def read_if_there(path: str) -> bytes | None:
+    """The content of a file, or None where there is none: one look instead of two."""
+    with _explained(path):
+        try:
+            if is_uri(path):
+                files, key = _remote(path)
+                return bytes(_patiently(lambda: files.cat_file(key)))
+            return Path(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file whole; folders on the way are made. When this returns, it is on the disk (or in the store)."""
+    with _explained(path, "written"):
+        if is_uri(path):
+            files, key = _remote(path)
+            _patiently(lambda: files.pipe_file(key, content))
+            return
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(content)
+
+
+def remove(path: str) -> None:
+    """Remove one file; that it is gone already is fine."""
+    with _explained(path, "removed"), suppress(FileNotFoundError):
+        if is_uri(path):
+            files, key = _remote(path)
+            _patiently(lambda: files.rm_file(key))
+        else:
+            os.unlink(path)
+
+
+_TRIES = 6
+
+
+def _patiently(action: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
+    """What `action` gives, which a store that throttles, fails or hangs up is asked for again: 6 times in 16 s."""
+    for attempt in range(_TRIES):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError):
+            raise
+        except Exception:
+            if attempt == _TRIES - 1:
+                raise
+            sleep(random.uniform(0.5, 1.0) * 2**attempt / 2)
+    raise AssertionError("not reached")
 
 
 def _remote(uri: str) -> tuple[Any, str]:
@@ -89,21 +146,26 @@ def _remote(uri: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
+def _explained(path: str, done: str = "read") -> Iterator[None]:
     """Turn what the file system or the store says into one DataError about `path`."""
     try:
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file or folder. Check the name, and that all tables are there.") from None
     except PermissionError as error:
-        raise DataError(f"{error.filename or path}: no permission to read it. {_how_to_permit(path)}") from None
+        what = "read it" if done == "read" else f"have it {done}"
+        raise DataError(f"{error.filename or path}: no permission to {what}. {_how_to_permit(path)}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise DataError(f"{path}: cannot be {done}: {error.strerror or error}.{_room(error)}") from error
     except Exception as error:
         if not is_uri(path):
             raise
         what = f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: the store cannot be reached ({what}). {_how_to_permit(path)}") from error
+
+
+def _room(error: OSError) -> str:
+    return " Make room, then give the same command again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 def _how_to_permit(path: str) -> str:

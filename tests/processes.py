@@ -1,45 +1,78 @@
-"""Processes of a test's own, found through /proc, so that it kills those and no others."""
+"""Processes of a test's own, found through /proc, so that it kills those and no others.
+
+A process is its number and the time of its start: numbers are given out again within minutes where Ray, whose threads
+take numbers too, starts and ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-
-def descendants(pid: int) -> dict[int, str]:
-    """Process id and title of every process below `pid`; Ray's actors carry their name in the title."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {child: _title(child) for child in found - {pid}}
+_STATE, _PARENT, _STARTED = 0, 1, 19
+"""Fields of /proc/<pid>/stat behind the name of the program."""
 
 
-def _title(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    return ""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """One process, whatever becomes of its number."""
+
+    pid: int
+    started: str
+    """In clock ticks since the machine's start."""
+
+    def is_alive(self) -> bool:
+        """Whether it runs; one that is dead and not yet waited for does not."""
+        fields = _stat(self.pid)
+        return fields is not None and fields[_STARTED] == self.started and fields[_STATE] != "Z"
+
+    def title(self) -> str:
+        """Its command line; Ray's actors carry their name there."""
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return ""
+
+    def kill(self) -> None:
+        """Kill it where it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(self.pid)  # from here on its number stays its own
+            try:
+                if self.is_alive():
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            finally:
+                os.close(handle)
 
 
-def training_workers(pid: int) -> list[int]:
-    """The Ray Train workers of the cluster that process `pid` has started."""
-    return [child for child, title in descendants(pid).items() if title.startswith("ray::RayTrainWorker")]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet waited for does not."""
+def _stat(pid: int) -> list[str] | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return None
+
+
+def descendants(pid: int) -> set[Process]:
+    """Every process below `pid`."""
+    known = {int(folder.name): _stat(int(folder.name)) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+    found = {pid}
+    while more := {child for child, fields in known.items() if fields and int(fields[_PARENT]) in found} - found:
+        found |= more
+    return {Process(child, fields[_STARTED]) for child in found - {pid} if (fields := known[child]) is not None}
+
+
+def training_workers(pid: int) -> list[Process]:
+    """The Ray Train workers of the cluster that process `pid` has started."""
+    return [process for process in descendants(pid) if process.title().startswith("ray::RayTrainWorker")]
+
+
+def kill(processes: Iterable[Process]) -> None:
+    """Kill what is left of some processes."""
+    for process in processes:
+        process.kill()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -49,10 +82,3 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout_s:g} s for {what}")
         time.sleep(0.02)
-
-
-def kill(pids: list[int]) -> None:
-    """Kill what is left of some processes."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)

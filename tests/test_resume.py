@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import os
@@ -29,7 +28,7 @@ from lgsrr.spool import RunFinished
 from lgsrr.tracking import connect
 from lgsrr.train import Trained, Watcher, train
 from tests.conftest import tracked_in_memory
-from tests.processes import descendants, is_alive, kill, training_workers, wait_until
+from tests.processes import Process, descendants, kill, training_workers, wait_until
 from tests.tiny import ROOT, flags, numbers, result, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -115,30 +114,32 @@ class Driver:
             self.process = subprocess.Popen(
                 line, cwd=ROOT, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self._below: set[int] = set()
+        self._below: set[Process] = set()
 
     def wait_for_epoch(self, epoch: int) -> None:
         """Wait until the driver could go on after that epoch."""
-        alive = functools.partial(is_alive, self.process.pid)
-        wait_until(lambda: epochs_kept(self.runs) >= epoch or not alive(), 180, f"the checkpoint of epoch {epoch}")
-        assert alive(), self.output()
-        self._below |= descendants(self.process.pid).keys()
+        wait_until(lambda: epochs_kept(self.runs) >= epoch or self.has_ended(), 180, f"the checkpoint of epoch {epoch}")
+        assert not self.has_ended(), self.output()
+        self._below |= descendants(self.process.pid)
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     def send(self, number: signal.Signals) -> int:
         """Send a signal to the whole group, as a terminal or the kernel does; the exit code."""
         os.killpg(self.process.pid, number)
         return self.process.wait(timeout=60)
 
-    def left_over(self) -> list[int]:
-        return [pid for pid in self._below if is_alive(pid)]
+    def left_over(self) -> list[Process]:
+        return [process for process in self._below if process.is_alive()]
 
     def output(self) -> str:
         return self._log.read_text()
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self._below |= descendants(self.process.pid).keys()
-            kill([self.process.pid])
+        if not self.has_ended():
+            self._below |= descendants(self.process.pid)
+            self.process.kill()
             self.process.wait()
         kill(self.left_over())
 

@@ -119,7 +119,7 @@ class CallError(Exception):
         self.usage = usage
 
 
-class Transient(CallError):
+class Transient(CallError):  # noqa: N818
     """The server or the way to it failed (5xx, time-out, cut connection, answer cut in the middle): ask again."""
 
     def __init__(self, reason: str, *, retry_after_s: float | None = None, usage: Usage = Usage()) -> None:
@@ -131,7 +131,7 @@ class RateLimited(Transient):
     """429: everybody waits `retry_after_s` seconds (None: the server did not say)."""
 
 
-class Refused(CallError):
+class Refused(CallError):  # noqa: N818
     """This request will never be answered (bad request, refusal, content filter): the row is set aside.
 
     `kind` is one word for counting: `bad_request`, `refusal`, `length`, `content_filter`, `attempts`, …
@@ -142,8 +142,8 @@ class Refused(CallError):
         self.kind = kind
 
 
-class Fatal(CallError):
-    """No request will be answered (wrong key, quota used up, no such model): the job stops. `advice` says what to do."""
+class Fatal(CallError):  # noqa: N818
+    """No request will be answered (wrong key, quota used up, no such model): the job stops; `advice` says what to do."""
 
     def __init__(self, reason: str, *, advice: str) -> None:
         super().__init__(reason)

@@ -143,7 +143,7 @@ class Refused(CallError):  # noqa: N818
 
 
 class Fatal(CallError):  # noqa: N818
-    """No request will be answered (wrong key, quota used up, no such model): the job stops; `advice` says what to do."""
+    """No request will be answered (wrong key, quota used up, no such model): stop. `advice` says what to do."""
 
     def __init__(self, reason: str, *, advice: str) -> None:
         super().__init__(reason)

@@ -306,7 +306,14 @@ class OpenAiClient:
     async def upload(self, content: bytes, name: str) -> Json:
         """Upload a file of batch requests; its description."""
         file = (name, content, "application/jsonl")
-        return _parsed(await self._sent(self._sdk.files.with_raw_response.create(file=file, purpose="batch")))
+        sending = self._sdk.post(
+            "/files",
+            body={"purpose": "batch"},
+            files=[("file", file)],
+            cast_to=httpx2.Response,
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+        )
+        return _parsed(await self._sent(sending))
 
     async def create_batch(self, file_id: str, metadata: Mapping[str, str]) -> Json:
         body = {
@@ -329,13 +336,12 @@ class OpenAiClient:
     async def download(self, file_id: str) -> bytes:
         return await self._sent(self._sdk.get(f"/files/{file_id}/content", cast_to=httpx2.Response))
 
-    async def _sent(self, sending: Awaitable[Json]) -> bytes:
+    async def _sent(self, sending: Awaitable[httpx2.Response]) -> bytes:
         """The body of a response; every way to fail becomes a CallError without the key in it or behind it."""
         failure: CallError
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
                 response = await sending
-            response = getattr(response, "http_response", response)
             self._hand_over(response.headers)
             return bytes(response.content)
         except (TimeoutError, openai.APITimeoutError):

@@ -166,3 +166,10 @@ class LlmClient(Protocol):
 
     async def close(self) -> None:
         """Give connections back."""
+
+
+class Asks(Protocol):
+    """The whole call: looked up among the answers, within the budget, with retries, and stored before it is given."""
+
+    async def ask(self, request: Request) -> Answer:
+        """Raises Refused (this row's fault) or Stopped (the job is ending)."""

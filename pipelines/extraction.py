@@ -1,0 +1,373 @@
+"""One extraction, from its plan to its manifest: the driver of `pipelines/extract.py`.
+
+The stages run one after the other, since each reads what the one before has made. The driver alone writes rows; actors
+write answers. Whatever ends a run (Ctrl-C, a stopped job, a used-up budget, a wrong key, a full disk), rows that have
+come are written, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from lgsrr.errors import DataError, LgsrrError
+from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE
+from lgsrr.provenance import package_versions
+from lgsrr.records import Aspect
+
+from . import discover
+from .answers import AnswerStore
+from .calls import ExtractionError, Json, Request, Stopped, Usage, fingerprint_of
+from .flow import StopFlag
+from .inputs import Inputs, aspects_in, given_outcome, known_aspects, read_inputs
+from .lease import leased
+from .llm_setup import LlmSetup
+from .outcomes import Outcome, Stage
+from .output import FOLDERS, Output
+from .plan import StagePlan
+from .progress import StageProgress
+from .settings import ExtractConfig
+from .stopping import stopping
+
+COMMIT_ROWS, COMMIT_S = 500, 30.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageReport:
+    """What a stage did in this run."""
+
+    stage: Stage
+    rows: int
+    """Rows of the stage in all."""
+    before: int = 0
+    """Done by earlier runs."""
+    done: int = 0
+    set_aside: int = 0
+    """In this run."""
+    reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    usage: Usage = dataclasses.field(default_factory=Usage)
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """What a run left."""
+
+    out: str
+    stages: tuple[StageReport, ...]
+    seconds: float
+    cost_usd: float
+    """Of this output in all."""
+    nothing_to_do: bool
+
+
+class Extraction:
+    """The run of one command."""
+
+    def __init__(self, config: ExtractConfig, console: Console) -> None:
+        self.config, self.console = config, console
+        self.output = Output(config.out)
+        self.answers = AnswerStore(config.out)
+        self.inputs: Inputs = read_inputs(config)
+        self.reports: list[StageReport] = []
+        self._kept: frozenset[str] = frozenset()
+
+    # Plans
+
+    def discover_requests(self) -> tuple[list[Request], discover.DiscoverAsk]:
+        """What discovery asks first."""
+        c = self.config
+        ask = discover.DiscoverAsk(model=c.llm, k=c.k, rounds=c.rounds, subset=c.subset, seed=c.seed)
+        return discover.requests(self.inputs.utterances, self.inputs.dataset.labels, ask), ask
+
+    def needs_discovery(self) -> bool:
+        """Whether aspects have to be asked for."""
+        if "discover" not in self.config.stage_list or self.config.aspects is not None:
+            return False
+        found = (self.output.aspects() or {}).get("found", {})
+        asked, ask = self.discover_requests()
+        return bool(found.get("fingerprint") != discover.fingerprint(asked, ask))
+
+    def plan(self, stage: Stage, aspects: tuple[Aspect, ...]) -> StagePlan:
+        """What describe or rank has to do, given the aspects and what is there now."""
+        self._kept = frozenset(self.answers.fingerprints())
+        plan: StagePlan = _stage(stage)(self.config, self.inputs, aspects).plan(self.output, self._kept)
+        return plan
+
+    # The run
+
+    def run(self) -> Extracted:
+        """All stages. Raises ExtractionError where the run ends early; what has come is kept."""
+        started = time.time()
+        with leased(self.config.out):
+            self.output.write_utterances(self.inputs.utterances)
+            for stage in FOLDERS:
+                self.output.tidy(stage, {})
+            with self._cluster() as cluster:
+                aspects = self._aspects(cluster)
+                if "describe" not in self.config.stage_list:
+                    self._take_given(aspects)
+                for stage in self.config.stage_list:
+                    if stage != "discover":
+                        self._stage(stage, aspects, cluster)
+            return self._finish(started, aspects)
+
+    @contextmanager
+    def _cluster(self) -> Iterator[Cluster]:
+        cluster = Cluster(self.config, self.output)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+    def _aspects(self, cluster: Cluster) -> tuple[Aspect, ...]:
+        if "discover" not in self.config.stage_list or self.config.aspects is not None:
+            document = known_aspects(self.config, self.inputs, self.output)
+        elif not self.needs_discovery():
+            document = self.output.aspects() or {}
+            self.reports.append(StageReport(stage="discover", rows=1, before=1))
+        else:
+            document = self._discover(cluster)
+        if document != self.output.aspects():
+            self.output.write_json(ASPECTS_FILE, document)
+        return aspects_in(document)
+
+    def _discover(self, cluster: Cluster) -> Mapping[str, Json]:
+        asked, ask = self.discover_requests()
+        self.console.print(f"discover  {len(asked)} answers of {ask.model}", highlight=False)
+        started = time.monotonic()
+        found = cluster.discover(asked, ask)
+        names = ", ".join(f"{a.name} ({a.frequency})" for a in found.aspects)
+        self.console.print(f"discover  {names}", highlight=False)
+        seconds = time.monotonic() - started
+        self.reports.append(StageReport(stage="discover", rows=1, done=1, usage=found.usage, seconds=seconds))
+        return found.document
+
+    def _take_given(self, aspects: tuple[Aspect, ...]) -> None:
+        """Write descriptions that came with the data, so that the output is whole."""
+        names = [aspect.name for aspect in aspects]
+        have = self.output.done("describe")
+        outcomes = [
+            given_outcome(name, {aspect: texts[aspect] for aspect in names})
+            for name, texts in self.inputs.given.items()
+            if name not in have and all(aspect in texts for aspect in names)
+        ]
+        if outcomes:
+            self.output.commit(outcomes)
+
+    def _stage(self, stage: Stage, aspects: tuple[Aspect, ...], cluster: Cluster) -> None:
+        plan = self.plan(stage, aspects)
+        progress = StageProgress(stage, len(plan.rows), self.console)
+        stopped = None
+        if plan.rows:
+            self.console.print(_announce(plan), highlight=False)
+            outcomes = cluster.outcomes(plan, self.config, self.inputs, aspects)
+            with progress:
+                stopped = self._write(outcomes, progress, cluster)
+        self.reports.append(
+            StageReport(
+                stage=stage,
+                rows=len(plan.wanted),
+                before=plan.done + plan.set_aside,
+                done=progress.counts["done"],
+                set_aside=progress.counts["quarantined"],
+                reasons=dict(progress.reasons),
+                usage=progress.usage,
+                seconds=progress.seconds,
+            )
+        )
+        if stopped is not None:
+            raise ExtractionError(self._ended(stage, stopped, progress))
+        lost = self.output.tidy(stage, plan.wanted)
+        if lost:
+            manifest = self.output.manifest() or {}
+            replaced = float(manifest.get("cost_of_replaced_usd", 0.0)) + lost
+            self.output.write_json(MANIFEST_FILE, {**manifest, "cost_of_replaced_usd": replaced, "complete": False})
+
+    def _write(self, outcomes: Iterable[Outcome], progress: StageProgress, cluster: Cluster) -> str | None:
+        """Write rows as they come; the reason where the stage was stopped."""
+        waiting: list[Outcome] = []
+        written_at = time.monotonic()
+        try:
+            for outcome in outcomes:
+                progress.add(outcome)
+                if outcome.status != "stopped":
+                    waiting.append(outcome)
+                if len(waiting) >= COMMIT_ROWS or (waiting and time.monotonic() - written_at > COMMIT_S):
+                    rows, waiting, written_at = waiting, [], time.monotonic()
+                    self.output.commit(rows)
+        except LgsrrError:
+            raise
+        except Exception as error:
+            reason = cluster.why(error)
+            if waiting:
+                self.output.commit(waiting)
+            return reason
+        if waiting:
+            self.output.commit(waiting)
+        return cluster.stop_reason() or ("stopped" if progress.counts["stopped"] else None)
+
+    def _ended(self, stage: Stage, reason: str, progress: StageProgress) -> str:
+        return (
+            f"{stage} ended early: {reason}\n"
+            f"  safe       {progress.finished} rows of this run are in {self.config.out}, with every answer that came\n"
+            f"  cost       ${progress.usage.cost_usd:.4f} in this stage and run, ${self.output.cost_usd():.4f} in all\n"
+            f"  continue   {command_line()}"
+        )
+
+    def _finish(self, started: float, aspects: tuple[Aspect, ...]) -> Extracted:
+        cost = self.output.cost_usd()
+        worked = [r for r in self.reports if r.done or r.set_aside]
+        before = self.output.manifest() or {}
+        if worked or not before.get("complete"):
+            self.output.write_json(MANIFEST_FILE, self._manifest(before, started, aspects, cost))
+        return Extracted(
+            out=self.config.out,
+            stages=tuple(self.reports),
+            seconds=time.time() - started,
+            cost_usd=cost,
+            nothing_to_do=not worked,
+        )
+
+    def _manifest(
+        self, before: Mapping[str, Json], started: float, aspects: tuple[Aspect, ...], cost: float
+    ) -> dict[str, Any]:
+        run = {
+            "started": started,
+            "finished": time.time(),
+            "command": command_line(),
+            "settings": dataclasses.asdict(self.config),
+            "stages": {r.stage: dataclasses.asdict(r) for r in self.reports},
+        }
+        counts = {
+            stage: {"done": len(self.output.done(stage)), "quarantined": len(self.output.quarantined(stage))}
+            for stage in FOLDERS
+        }
+        return {
+            "complete": True,
+            "dataset": self.config.dataset,
+            "utterances": len(self.output.utterances()),
+            "aspects": [aspect.name for aspect in aspects],
+            "counts": counts,
+            "fingerprint": fingerprint_of({"out": {s: sorted(self.output.done(s).items()) for s in FOLDERS}}),
+            "cost_usd": cost,
+            "cost_of_replaced_usd": float(before.get("cost_of_replaced_usd", 0.0)),
+            "packages": package_versions(),
+            "runs": [*before.get("runs", []), run],
+        }
+
+
+class Cluster:
+    """Ray, started when the first stage needs it, with what all stages share: the stop flag and the budgets."""
+
+    def __init__(self, config: ExtractConfig, output: Output) -> None:
+        self._config, self._output = config, output
+        self._stack = ExitStack()
+        self._flag: StopFlag | None = None
+        self._llm: LlmSetup | None = None
+        self._reason: str | None = None
+
+    def flag(self) -> StopFlag:
+        if self._flag is None:
+            from lgsrr.cluster import connected
+
+            self._stack.enter_context(connected())
+            self._flag = StopFlag.start()
+            self._stack.enter_context(stopping(self.stop))
+        return self._flag
+
+    def llm(self) -> LlmSetup:
+        """How the language model is asked, by this run's one budget."""
+        flag = self.flag()
+        if self._llm is None:
+            self._llm = LlmSetup.start(self._config, spent_usd=self._output.cost_usd())
+            self._stack.callback(self._llm.close)
+        del flag
+        return self._llm
+
+    def stop(self, reason: str) -> None:
+        """End the job: nothing more is begun."""
+        self._reason = self._reason or reason
+        if self._llm is not None:
+            self._llm.stop(reason)
+        if self._flag is not None:
+            self._flag.set(reason)
+
+    def stop_reason(self) -> str | None:
+        return self._reason or (self._flag.reason() if self._flag is not None else None)
+
+    def discover(self, asked: list[Request], ask: discover.DiscoverAsk) -> discover.Found:
+        setup = self.llm()
+
+        async def ask_all() -> discover.Found:
+            asker = await setup.asker()
+            try:
+                return await discover.discover(asked, ask, asker)
+            finally:
+                await asker.close()
+
+        try:
+            return asyncio.run(ask_all())
+        except Stopped as stopped:
+            raise ExtractionError(f"discover ended early: {stopped}\n  continue   {command_line()}") from None
+
+    def outcomes(
+        self, plan: StagePlan, config: ExtractConfig, inputs: Inputs, aspects: tuple[Aspect, ...]
+    ) -> Iterator[Outcome]:
+        """The stage's rows through Ray."""
+        outcomes: Iterator[Outcome] = _stage(plan.stage)(config, inputs, aspects).outcomes(plan, self)
+        return outcomes
+
+    def why(self, error: BaseException) -> str:
+        """What ended the stage, in one line."""
+        cause = error
+        while True:
+            inner = getattr(cause, "cause", None) or cause.__cause__
+            if not isinstance(inner, BaseException) or inner is cause:
+                break
+            cause = inner
+        if isinstance(cause, (LgsrrError, DataError)):
+            return str(cause)
+        lines = str(cause).strip().splitlines() or [""]
+        return f"{type(cause).__name__}: {lines[-1]}"
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def _stage(stage: Stage) -> Any:
+    """The class of a stage that makes rows; what it brings along (Ray, decoders) is loaded when it is needed."""
+    if stage == "describe":
+        from .describing_stage import DescribeStage
+
+        return DescribeStage
+    from .ranking_stage import RankStage
+
+    return RankStage
+
+
+def _announce(plan: StagePlan) -> str:
+    parts = [f"{len(plan.rows)} of {len(plan.wanted)} to do"]
+    for count, words in (
+        (plan.done, "done before"),
+        (plan.answered, "answered before"),
+        (plan.set_aside, "set aside before"),
+        (plan.outdated, "replace older work"),
+        (plan.left_out, "left out"),
+    ):
+        if count:
+            parts.append(f"{count} {words}")
+    return f"{plan.stage}  {', '.join(parts)}"
+
+
+def command_line() -> str:
+    """The command that was given, to be given again."""
+    return shlex.join(["python", *sys.argv])

@@ -1,0 +1,145 @@
+"""Work through Ray Data: rows of one stage in, outcomes out, as they come and in any order.
+
+A stage is one or two steps, each a class that actors hold (`Step`). Rows travel as (id, work) texts in small blocks, so
+that an actor that dies takes few rows along; Ray starts another one and gives it the same block again, and what had
+been answered by then is found in the answer store. Several blocks are in work in an actor at once, so that the slowest
+row of a block keeps nobody waiting.
+
+Whoever runs a stage ends it early by `StopFlag`: actors look at it before they begin a row, and give back what they
+have not begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from .outcomes import Outcome
+
+BATCH = pa.schema([pa.field("id", pa.string()), pa.field("work", pa.string())])
+OUTCOME = "outcome"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """A class that takes Arrow batches and yields some, and the actors that hold it."""
+
+    kind: type
+    arguments: Mapping[str, Any]
+    """Of its constructor; travels to the actors."""
+    actors: int
+    num_cpus: float
+    num_gpus: float = 0.0
+    batch_rows: int | None = None
+    """Rows of a call; None gives a whole block."""
+    calls: int = 4
+    """Calls that an actor works on at once, in threads."""
+
+
+def block_rows(rows: int, actors: int, calls: int, *, rows_per_second: float | None = None) -> int:
+    """Rows of a block: enough blocks for everybody, at most 32 rows, and at most about ten seconds' worth."""
+    even = math.ceil(rows / (actors * calls * 2))
+    within = 32 if rows_per_second is None else math.ceil(10 * rows_per_second / (actors * calls))
+    return max(1, min(32, even, within))
+
+
+def stream(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
+    """Outcomes of all rows, as they come.
+
+    Args:
+        work: (id of the utterance, its work as text).
+        steps: one after the other; the last one's batches have the column `outcome`.
+        rows: of a block.
+    """
+    quiet()
+    tables = [_table(work[start : start + rows]) for start in range(0, len(work), rows)]
+    data = ray.data.from_arrow(tables)
+    for step in steps:
+        pool = ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=step.actors,
+            initial_size=min(step.actors, len(tables)),
+            max_concurrent_calls_per_actor=step.calls,
+            max_tasks_in_flight_per_actor=2 * step.calls,
+            enable_true_multi_threading=True,
+        )
+        data = data.map_batches(
+            step.kind,
+            fn_constructor_kwargs=dict(step.arguments),
+            compute=pool,
+            batch_size=step.batch_rows,
+            batch_format="pyarrow",
+            num_cpus=step.num_cpus,
+            num_gpus=step.num_gpus,
+        )
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for text in batch.column(OUTCOME).to_pylist():
+            yield Outcome.from_text(text)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> pa.Table:
+    return pa.table([[name for name, _ in rows], [work for _, work in rows]], schema=BATCH)
+
+
+def outcomes_table(outcomes: Sequence[Outcome]) -> pa.Table:
+    """What a last step yields."""
+    return pa.table({OUTCOME: pa.array([o.to_text() for o in outcomes], pa.string())})
+
+
+def quiet() -> None:
+    """Ray Data prints neither its plan nor its bars: the stage shows its own progress."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+class StopFlag:
+    """Whether the job is ending: a small actor that everybody may ask, and a copy of its answer for half a second."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self._asked_at = -math.inf
+        self._reason: str | None = None
+
+    @classmethod
+    def start(cls) -> StopFlag:
+        """A flag for this job; it goes with the job."""
+        return cls(ray.remote(_Reason).options(num_cpus=0, max_restarts=-1).remote())
+
+    def set(self, reason: str) -> None:
+        """End the job for `reason`; the first reason stands."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._actor.set.remote(reason), timeout=5)
+
+    def reason(self, clock: Callable[[], float] = time.monotonic) -> str | None:
+        """Why the job is ending; None while it is not, or where the actor is being restarted."""
+        if self._reason is None and clock() - self._asked_at >= 0.5:
+            self._asked_at = clock()
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._reason = ray.get(self._actor.get.remote(), timeout=5)
+        return self._reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StopFlag, (self._actor,)
+
+
+class _Reason:
+    def __init__(self) -> None:
+        self._reason: str | None = None
+
+    def set(self, reason: str) -> None:
+        self._reason = self._reason or reason
+
+    def get(self) -> str | None:
+        return self._reason

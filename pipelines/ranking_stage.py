@@ -1,0 +1,68 @@
+"""The stage rank: its rows, their plan, and their way through Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from typing import TYPE_CHECKING
+
+from lgsrr.records import Aspect
+
+from .flow import Step, block_rows, stream
+from .inputs import Inputs
+from .llm_setup import price_for
+from .outcomes import Outcome
+from .output import Output
+from .plan import Row, StagePlan, plan_stage
+from .rank import RankAsk, rank_request, rank_work
+from .rank_rows import RankRows, work_to_text
+from .settings import ExtractConfig
+
+if TYPE_CHECKING:
+    from .extraction import Cluster
+
+
+class RankStage:
+    """Ranking the training split."""
+
+    def __init__(self, config: ExtractConfig, inputs: Inputs, aspects: tuple[Aspect, ...]) -> None:
+        self._config, self._inputs = config, inputs
+        self._names = [aspect.name for aspect in aspects]
+        self._ask = RankAsk(model=config.llm)
+
+    def plan(self, output: Output, answers: Set[str]) -> StagePlan:
+        """Every labelled training utterance with all its descriptions."""
+        described: Mapping[str, Mapping[str, str]] = output.descriptions() or self._inputs.given
+        works = rank_work(self._inputs.utterances, described, self._names, seed=self._config.seed)
+        price = price_for(self._config)
+        rows = []
+        for work in works:
+            request = rank_request(work, self._ask)
+            tokens = request.estimated_tokens()
+            cost = price.cost(tokens, 40) if price else 0.0
+            mark = request.fingerprint
+            rows.append(
+                Row(id=work.id, fingerprint=mark, work=work_to_text(work), calls=(mark,), tokens=tokens, cost_usd=cost)
+            )
+        training = sum(u.split == "train" for u in self._inputs.utterances)
+        return plan_stage(
+            "rank",
+            rows,
+            done=output.done("rank"),
+            quarantined=output.quarantined("rank"),
+            answers=answers,
+            retry_quarantined=self._config.retry_quarantined,
+            left_out=training - len(rows),
+        )
+
+    def outcomes(self, plan: StagePlan, cluster: Cluster) -> Iterator[Outcome]:
+        """The plan's rows, by the language model."""
+        config = self._config
+        step = Step(
+            kind=RankRows,
+            arguments={"setup": cluster.llm(), "ask": self._ask, "stop": cluster.flag()},
+            actors=config.callers,
+            num_cpus=0.25,
+        )
+        rate = None if config.rpm is None else config.rpm / 60
+        rows = block_rows(len(plan.rows), config.callers, step.calls, rows_per_second=rate)
+        return stream([(row.id, row.work) for row in plan.rows], [step], rows)

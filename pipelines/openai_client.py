@@ -34,6 +34,8 @@ from lgsrr.errors import ConfigError
 from .calls import Answer, CallError, Fatal, Json, RateLimited, Refused, Request, Transient, Usage
 
 OPENAI_URL = "https://api.openai.com/v1"
+_FILE_TIMEOUT_S = 1800.0
+"""For a file of 200 MB, up or down."""
 SchemaMode = Literal["json_schema", "json_object", "none"]
 Headers = Mapping[str, str]
 
@@ -49,6 +51,17 @@ class Price(Protocol):
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         """Dollars."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Share:
+    """A price, reduced: batches cost half."""
+
+    price: Price
+    factor: float
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        return self.factor * self.price.cost(input_tokens, output_tokens)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -295,13 +308,23 @@ class OpenAiClient:
     async def call(self, request: Request) -> Answer:
         """Make one call. Raises CallError of the kinds in `calls`."""
         began = time.monotonic()
-        body = wire_body(request, self.endpoint.schema_mode)
-        content = await self._sent(self._sdk.post("/chat/completions", body=body, cast_to=httpx2.Response))
+        content = await self._sent(
+            self._sdk.post("/chat/completions", body=self.body(request), cast_to=httpx2.Response)
+        )
         took_s = time.monotonic() - began
         return answer_in(_parsed(content), request.fingerprint, price=self.price, took_s=took_s)
 
     async def close(self) -> None:
         await self._sdk.close()
+
+    def body(self, request: Request) -> dict[str, Json]:
+        """The request as it goes over the wire, here as in a batch."""
+        return wire_body(request, self.endpoint.schema_mode)
+
+    def answer(self, body: Json, fingerprint: str, *, price_factor: float = 1.0) -> Answer:
+        """The answer in the JSON of a completion that came in some other way, at that share of the price."""
+        price = _Share(self.price, price_factor) if self.price else None
+        return answer_in(body, fingerprint, price=price)
 
     async def upload(self, content: bytes, name: str) -> Json:
         """Upload a file of batch requests; its description."""
@@ -313,7 +336,7 @@ class OpenAiClient:
             cast_to=httpx2.Response,
             options={"headers": {"Content-Type": "multipart/form-data"}},
         )
-        return _parsed(await self._sent(sending))
+        return _parsed(await self._sent(sending, _FILE_TIMEOUT_S))
 
     async def create_batch(self, file_id: str, metadata: Mapping[str, str]) -> Json:
         body = {
@@ -334,18 +357,20 @@ class OpenAiClient:
         return _parsed(await self._sent(self._sdk.get("/batches", cast_to=httpx2.Response, options=options)))
 
     async def download(self, file_id: str) -> bytes:
-        return await self._sent(self._sdk.get(f"/files/{file_id}/content", cast_to=httpx2.Response))
+        getting = self._sdk.get(f"/files/{file_id}/content", cast_to=httpx2.Response)
+        return await self._sent(getting, _FILE_TIMEOUT_S)
 
-    async def _sent(self, sending: Awaitable[httpx2.Response]) -> bytes:
+    async def _sent(self, sending: Awaitable[httpx2.Response], timeout_s: float | None = None) -> bytes:
         """The body of a response; every way to fail becomes a CallError without the key in it or behind it."""
+        timeout_s = timeout_s or self.endpoint.timeout_s
         failure: CallError
         try:
-            async with asyncio.timeout(self.endpoint.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 response = await sending
             self._hand_over(response.headers)
             return bytes(response.content)
         except (TimeoutError, openai.APITimeoutError):
-            failure = Transient(f"{self.endpoint.url} did not answer within {self.endpoint.timeout_s:g} s.")
+            failure = Transient(f"{self.endpoint.url} did not answer within {timeout_s:g} s.")
         except openai.APIStatusError as error:
             self._hand_over(error.response.headers)
             said = error.body if isinstance(error.body, dict) else {"message": str(error.body or "")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
@@ -54,11 +55,16 @@ async def _run(config: StandInConfig) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     if config.until_stdin_ends:
-        loop.add_reader(sys.stdin, lambda: sys.stdin.buffer.read1(4096) or ended.set())  # type: ignore[attr-defined]
+        loop.add_reader(sys.stdin, _end_with_stdin, ended)
     try:
         await ended.wait()
     finally:
         await runner.cleanup()
+
+
+def _end_with_stdin(ended: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        ended.set()
 
 
 if __name__ == "__main__":

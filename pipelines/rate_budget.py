@@ -340,7 +340,9 @@ class RateBudget:
     def _earliest(self, client: str, want: Wanted, now: float) -> float:
         """First moment at which this may be sent; just beyond the horizon where that depends on others."""
         later = now + self._horizon_s + POLL_S
-        if self._stopped is not None or self._is_anothers_turn(client, now) or self._is_full():
+        if self._is_anothers_turn(client, now):
+            return later + POLL_S
+        if self._stopped is not None or self._is_full():
             return later
         if self._limits.usd is not None and self._spent + self._reserved + want.usd > self._limits.usd:
             if self._in_flight == 0:

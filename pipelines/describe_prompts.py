@@ -1,8 +1,9 @@
 """What a video model is asked of a clip: all aspects in one prompt as published, or each aspect in a prompt of its own.
 
 After LGSRR (EMNLP 2025), section 3.1 step 2 and Appendix C, Template 2; the wording is ours, since the paper's could
-not be read here. The joint prompt gives each aspect a number and its name as a heading, which is what `pipelines.sections`
-parses. The speaker's words are part of both, quoted as data; the label never is, and there is no parameter for it.
+not be read here. The joint prompt gives each aspect a number and its name as a heading, which is what
+`pipelines.sections` parses. The speaker's words are part of both, quoted as data; the label never is, and there is no
+parameter for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _INSTRUCTIONS = {
 def instruction_of(aspect: Aspect) -> str:
     """The aspect's own instruction, else ours for that aspect, else a general one."""
     general = f"Describe what the video shows of this aspect: {aspect.name}."
-    return aspect.instruction.strip() or _INSTRUCTIONS.get(aspect.name, general)
+    return (aspect.instruction or "").strip() or _INSTRUCTIONS.get(aspect.name, general)
 
 
 def joint_prompt(text: str, aspects: Sequence[Aspect]) -> str:

@@ -128,15 +128,15 @@ def test_a_clip_that_kills_the_decoder_once_is_decoded_by_the_next(moody: Decode
 
 
 def test_a_clip_that_hangs_is_given_up_and_its_children_are_gone(tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "a.mp4", moving_square(5))
+    clip, before = write_clip(tmp_path / "a.mp4", moving_square(5)), children()
     with Decoder(frames=4, timeout_s=0.2, reader=Path(clip_files.__file__)) as decoder:
         with pytest.raises(ClipError, match=r"2 times the decoder had not finished after 0.2 s"):
             decoder.decode("/x/hangs.mp4")
         decoder._timeout_s = 120
         assert decoder.decode(str(clip)).count == 5
-        mine = children()
-        assert mine
-    assert not any(process.is_alive() for process in mine)
+        (mine,) = children() - before
+    assert not mine.is_alive()
+    assert children() == before
 
 
 def test_a_decoder_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ class Asker:
             shared.askers -= 1
             if not shared.askers and not shared.in_flight:
                 shared.task.cancel()
+                self._forget(request, shared)  # who asks from now on begins anew
 
     async def close(self) -> None:
         """Let finish what is in flight, which is stored; then no more is answered."""
@@ -130,12 +131,16 @@ class Asker:
         shared.task = asyncio.create_task(self._answer(request, shared))
 
         def end(task: asyncio.Task[Answer]) -> None:
-            del self._shared[request.fingerprint]
+            self._forget(request, shared)
             if not task.cancelled():
                 task.exception()  # seen, also where nobody waits for it any more
 
         shared.task.add_done_callback(end)
         return shared
+
+    def _forget(self, request: Request, shared: _Shared) -> None:
+        if self._shared.get(request.fingerprint) is shared:
+            del self._shared[request.fingerprint]
 
     async def _answer(self, request: Request, shared: _Shared) -> Answer:
         found = await self._in_thread(lambda: self._answers.get(request.fingerprint))

@@ -211,7 +211,7 @@ class _Waiter:
 
 
 class Budget:
-    """A worker's access to the budget. It belongs to one event loop; time is that loop's time."""
+    """A worker's access to the budget. It belongs to one event loop and its thread; time is that loop's time."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -291,6 +291,18 @@ def test_a_request_that_nobody_waits_for_is_not_sent(tmp_path: Path) -> None:
     on_bench(tmp_path, Scripted(), body, Limits(rpm=1))
 
 
+def test_who_asks_just_after_the_last_asker_has_gone_is_answered(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        await bench.asker.ask(request("first"))
+        gone = asyncio.create_task(bench.asker.ask(request()))
+        await asyncio.sleep(1)
+        gone.cancel()
+        await asyncio.sleep(0)
+        assert (await bench.asker.ask(request())).text == "because"
+
+    on_bench(tmp_path, Scripted(), body, Limits(rpm=1))
+
+
 def test_a_loop_that_ends_settles_what_is_in_flight_at_all_that_it_may_have_cost(tmp_path: Path) -> None:
     desks: list[Desk] = []
 

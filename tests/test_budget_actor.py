@@ -109,7 +109,7 @@ def test_a_call_is_never_made_before_its_moment() -> None:
         for _ in range(5):
             await budget.reserve(10)
             moments.append(now())
-        assert all(later - sooner > 0.9 for sooner, later in itertools.pairwise(moments))
+        assert all(later - sooner > 0.9 for sooner, later in itertools.pairwise(moments[1:]))
         await budget.close()
 
     virtually(run())

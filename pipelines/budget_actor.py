@@ -111,6 +111,7 @@ class Desk:
         lease = budget.lease(client, message.wanted)
         if message.leaves:
             budget.leave(client)
+            budget.rest()
         return Reply(lease, self._pacing.validity_s, self._life)
 
     def stop(self, reason: str) -> None:

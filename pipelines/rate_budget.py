@@ -10,6 +10,7 @@ in.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -456,6 +457,14 @@ class RateBudget:
         self._in_flight += sign * len(calls)
         self._reserved += usd
         self._spent -= usd
+
+    def rest(self) -> None:
+        """Where no client is left, note what was really spent instead of what might have been."""
+        if self._heard or self._note_spending is None or self._mark <= self._spent:
+            return
+        with contextlib.suppress(LgsrrError):  # the higher mark is safe as well
+            self._note_spending(self._spent)
+            self._mark = self._spent
 
     def follow(self, said: ServerLimits, age_s: float = 0.0) -> None:
         """Keep to what the server said `age_s` ago about its limits."""

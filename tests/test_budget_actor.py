@@ -219,6 +219,19 @@ def test_after_a_crash_all_dollars_that_may_have_been_spent_are_spent(tmp_path: 
     virtually(run())
 
 
+def test_a_job_that_ends_well_leaves_a_mark_of_what_it_spent(tmp_path: Path) -> None:
+    mark = str(tmp_path / "spent.json")
+
+    async def run() -> None:
+        limits = Limits(usd=1.0)
+        budget = Budget.local(desk(limits, mark_at=mark))
+        budget.settle(await budget.reserve(1, usd=0.5), Usage(cost_usd=0.125))
+        await budget.close()
+        assert desk(limits, mark_at=mark).snapshot().spent_usd == 0.125
+
+    virtually(run())
+
+
 def test_a_mark_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     mark = tmp_path / "spent.json"
     mark.write_text("much")

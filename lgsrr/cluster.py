@@ -20,7 +20,6 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_DISABLE_RECORD_USAGE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes into our output; errors come as exceptions
 }
 
 

@@ -23,19 +23,10 @@ from lgsrr.errors import ConfigError
 from lgsrr.records import Aspect, Utterance
 
 from .calls import Asks, ExtractionError, Json, Refused, Request, Usage, fingerprint_of
+from .describe_prompts import instruction_of
 from .rank import again
 
 PROMPT_VERSION = "discover-1"
-
-INSTRUCTIONS = {
-    "A": "Describe what the speakers do: their movements, gestures and posture.",
-    "E": "Describe the facial expressions of the speakers and the emotions that they show.",
-    "I": "Describe how the speakers deal with the others in the scene, and how close they are to them.",
-    "TMS": "Describe the tone and manner in which the speakers seem to talk, as far as it can be seen.",
-    "IS": "Describe who the speakers seem to be: their roles, their status and how they relate to each other.",
-    "SD": "Describe the scene: the place, its objects and the atmosphere.",
-}
-"""What the video model is asked under each aspect that the project has a name for."""
 
 _SYSTEM = (
     "You study how people show what they intend in short clips of conversations. You name the kinds of semantic cues "
@@ -75,9 +66,8 @@ def by_hand(names: str) -> Found:
     aspects = []
     for name in given:
         known = canonical(name)
-        short = next((s for s, full in CANONICAL.items() if full == known), None)
-        instruction = INSTRUCTIONS[short] if short else f"Describe what the clip shows under the aspect: {name}."
-        aspects.append(Aspect(name=known or name, instruction=instruction))
+        aspect = Aspect(name=known or name)
+        aspects.append(dataclasses.replace(aspect, instruction=instruction_of(aspect)))
     repeated = [a.name for i, a in enumerate(aspects) if a.name in {b.name for b in aspects[:i]}]
     if repeated or not aspects:
         wrong = f"names {repeated[0]!r} twice" if repeated else "names none"
@@ -266,10 +256,7 @@ def _plain(name: str) -> str:
 def _instruction(name: str, said: Counter[str]) -> str:
     """The instruction most often given, the shorter one of equals; ours for a known aspect without any."""
     given = sorted((i for i in said if i), key=lambda i: (-said[i], len(i), i))
-    short = next((s for s, full in CANONICAL.items() if full == name), None)
-    return (
-        given[0] if given else INSTRUCTIONS.get(short or "", f"Describe what the clip shows under the aspect: {name}.")
-    )
+    return given[0] if given else instruction_of(Aspect(name=name))
 
 
 def _document(aspects: Iterable[Aspect], found: Mapping[str, Any]) -> dict[str, Json]:

@@ -26,8 +26,8 @@ from lgsrr.records import Aspect
 from . import discover
 from .answers import AnswerStore
 from .calls import ExtractionError, Json, Request, Stopped, Usage, fingerprint_of
-from .flow import StopFlag
 from .inputs import Inputs, aspects_in, given_outcome, known_aspects, read_inputs
+from .job_board import JobBoard
 from .lease import leased
 from .llm_setup import LlmSetup
 from .outcomes import Outcome, Stage
@@ -142,11 +142,11 @@ class Extraction:
 
     def _discover(self, cluster: Cluster) -> Mapping[str, Json]:
         asked, ask = self.discover_requests()
-        self.console.print(f"discover  {len(asked)} answers of {ask.model}", highlight=False)
+        self.console.print(f"discover  {len(asked)} answers of {ask.model}", highlight=False, soft_wrap=True)
         started = time.monotonic()
         found = cluster.discover(asked, ask)
         names = ", ".join(f"{a.name} ({a.frequency})" for a in found.aspects)
-        self.console.print(f"discover  {names}", highlight=False)
+        self.console.print(f"discover  {names}", highlight=False, soft_wrap=True)
         seconds = time.monotonic() - started
         self.reports.append(StageReport(stage="discover", rows=1, done=1, usage=found.usage, seconds=seconds))
         return found.document
@@ -168,7 +168,7 @@ class Extraction:
         progress = StageProgress(stage, len(plan.rows), self.console)
         stopped = None
         if plan.rows:
-            self.console.print(_announce(plan), highlight=False)
+            self.console.print(_announce(plan), highlight=False, soft_wrap=True)
             outcomes = cluster.outcomes(plan, self.config, self.inputs, aspects)
             with progress:
                 stopped = self._write(outcomes, progress, cluster)
@@ -271,26 +271,25 @@ class Cluster:
     def __init__(self, config: ExtractConfig, output: Output) -> None:
         self._config, self._output = config, output
         self._stack = ExitStack()
-        self._flag: StopFlag | None = None
+        self._board: JobBoard | None = None
         self._llm: LlmSetup | None = None
         self._reason: str | None = None
 
-    def flag(self) -> StopFlag:
-        if self._flag is None:
+    def board(self) -> JobBoard:
+        if self._board is None:
             from lgsrr.cluster import connected
 
             self._stack.enter_context(connected())
-            self._flag = StopFlag.start()
+            self._board = JobBoard.start()
             self._stack.enter_context(stopping(self.stop))
-        return self._flag
+        return self._board
 
     def llm(self) -> LlmSetup:
         """How the language model is asked, by this run's one budget."""
-        flag = self.flag()
+        self.board()
         if self._llm is None:
             self._llm = LlmSetup.start(self._config, spent_usd=self._output.cost_usd())
             self._stack.callback(self._llm.close)
-        del flag
         return self._llm
 
     def stop(self, reason: str) -> None:
@@ -298,11 +297,11 @@ class Cluster:
         self._reason = self._reason or reason
         if self._llm is not None:
             self._llm.stop(reason)
-        if self._flag is not None:
-            self._flag.set(reason)
+        if self._board is not None:
+            self._board.stop(reason)
 
     def stop_reason(self) -> str | None:
-        return self._reason or (self._flag.reason() if self._flag is not None else None)
+        return self._reason or (self._board.stop_reason() if self._board is not None else None)
 
     def discover(self, asked: list[Request], ask: discover.DiscoverAsk) -> discover.Found:
         setup = self.llm()

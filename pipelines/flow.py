@@ -5,18 +5,16 @@ that an actor that dies takes few rows along; Ray starts another one and gives i
 been answered by then is found in the answer store. Several blocks are in work in an actor at once, so that the slowest
 row of a block keeps nobody waiting.
 
-Whoever runs a stage ends it early by `StopFlag`: actors look at it before they begin a row, and give back what they
+Whoever runs a stage ends it early on the `JobBoard`: actors look at it before they begin a row, and give back what they
 have not begun.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -102,44 +100,3 @@ def quiet() -> None:
     context.execution_options.preserve_order = False
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-class StopFlag:
-    """Whether the job is ending: a small actor that everybody may ask, and a copy of its answer for half a second."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-        self._asked_at = -math.inf
-        self._reason: str | None = None
-
-    @classmethod
-    def start(cls) -> StopFlag:
-        """A flag for this job; it goes with the job."""
-        return cls(ray.remote(_Reason).options(num_cpus=0, max_restarts=-1).remote())
-
-    def set(self, reason: str) -> None:
-        """End the job for `reason`; the first reason stands."""
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self._actor.set.remote(reason), timeout=5)
-
-    def reason(self, clock: Callable[[], float] = time.monotonic) -> str | None:
-        """Why the job is ending; None while it is not, or where the actor is being restarted."""
-        if self._reason is None and clock() - self._asked_at >= 0.5:
-            self._asked_at = clock()
-            with contextlib.suppress(ray.exceptions.RayError):
-                self._reason = ray.get(self._actor.get.remote(), timeout=5)
-        return self._reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StopFlag, (self._actor,)
-
-
-class _Reason:
-    def __init__(self) -> None:
-        self._reason: str | None = None
-
-    def set(self, reason: str) -> None:
-        self._reason = self._reason or reason
-
-    def get(self) -> str | None:
-        return self._reason

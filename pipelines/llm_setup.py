@@ -63,6 +63,15 @@ class LlmSetup:
         retry = RetryPolicy(attempts=config.attempts)
         return cls(endpoint=endpoint, price=price, retry=retry, out=config.out, budget=budget)
 
+    @classmethod
+    def start_remote_engine(cls, config: ExtractConfig) -> LlmSetup:
+        """For the server that describes: no limits but on calls at once; its price is not known and not counted."""
+        endpoint = Endpoint(base_url=config.model_url, key_file=config.key_file, timeout_s=config.timeout_s)
+        limits = Limits(concurrency=config.clips_in_flight * config.engines)
+        budget = start_budget(f"budget-{uuid.uuid4().hex[:8]}", limits)
+        retry = RetryPolicy(attempts=config.attempts)
+        return cls(endpoint=endpoint.resolved(), price=None, retry=retry, out=config.out, budget=budget)
+
     async def asker(self) -> Asker:
         """An asker on the running loop."""
         budget = Budget.of_actor(self.budget)

@@ -13,7 +13,8 @@ from lgsrr.errors import DataError
 from .advice import advice
 from .background import BackgroundLoop
 from .calls import Answer, Asks, Refused, Stopped
-from .flow import StopFlag, outcomes_table
+from .flow import outcomes_table
+from .job_board import JobBoard
 from .llm_setup import LlmSetup
 from .outcomes import Outcome, Receipt
 from .rank import PROMPT_VERSION, RankAsk, RankWork, again, parse_ranking, rank_request
@@ -22,8 +23,8 @@ from .rank import PROMPT_VERSION, RankAsk, RankWork, again, parse_ranking, rank_
 class RankRows:
     """Takes batches of (id, work), yields outcomes; Ray Data holds it in CPU actors."""
 
-    def __init__(self, setup: LlmSetup, ask: RankAsk, stop: StopFlag) -> None:
-        self._ask, self._stop = ask, stop
+    def __init__(self, setup: LlmSetup, ask: RankAsk, board: JobBoard) -> None:
+        self._ask, self._board = ask, board
         self._loop = BackgroundLoop()
         self._asker = self._loop.run(setup.asker())
 
@@ -35,7 +36,7 @@ class RankRows:
         return list(await asyncio.gather(*(self._one(work) for work in works)))
 
     async def _one(self, work: RankWork) -> Outcome:
-        if await asyncio.to_thread(self._stop.reason) is not None:
+        if await asyncio.to_thread(self._board.stop_reason) is not None:
             return Outcome(id=work.id, stage="rank", status="stopped")
         try:
             return await rank_one(work, self._ask, self._asker)
@@ -43,7 +44,7 @@ class RankRows:
             reason = str(stopped)
         except DataError as error:  # an answer could not be kept: no further one is paid for
             reason = str(error)
-        await asyncio.to_thread(self._stop.set, reason)
+        await asyncio.to_thread(self._board.stop, reason)
         return Outcome(id=work.id, stage="rank", status="stopped")
 
 

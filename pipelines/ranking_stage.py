@@ -59,7 +59,7 @@ class RankStage:
         config = self._config
         step = Step(
             kind=RankRows,
-            arguments={"setup": cluster.llm(), "ask": self._ask, "stop": cluster.flag()},
+            arguments={"setup": cluster.llm(), "ask": self._ask, "board": cluster.board()},
             actors=config.callers,
             num_cpus=0.25,
         )

@@ -49,6 +49,10 @@ class ExtractConfig:
     """All aspects in one prompt, as published, or one prompt for each on the same vision features."""
     frames: int = 16
     """Frames of a clip that the model looks at."""
+    max_side: int | None = None
+    """Frames are scaled down to this longest side before they travel, pixels; None leaves them as they are."""
+    dtype: str = "auto"
+    """Of the video model's weights: auto, bfloat16, float16, float32."""
     max_new_tokens: int = 512
     """Longest answer of the video model, tokens."""
     max_model_len: int | None = None

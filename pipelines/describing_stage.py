@@ -1,0 +1,132 @@
+"""The stage describe: its rows, their plan, and their way through Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Set
+from typing import TYPE_CHECKING
+
+from lgsrr.errors import ConfigError
+from lgsrr.records import Aspect
+
+from .calls import fingerprint_of
+from .clips import ClipFinder, NoClip
+from .describe import Asking, Naming, set_aside
+from .describe_prompts import PROMPT_VERSION
+from .describe_rows import DecodeRows, DescribeRows
+from .engines import EngineConfig
+from .flow import Step, stream
+from .inputs import Inputs
+from .llm_setup import LlmSetup
+from .outcomes import Outcome, Receipt
+from .output import Output
+from .plan import Row, StagePlan, plan_stage
+from .settings import ExtractConfig
+
+if TYPE_CHECKING:
+    from .extraction import Cluster
+
+ROWS = 4
+"""Clips of a block: their frames lie in memory together."""
+TOKENS_PER_FRAME = 100
+"""For estimates alone."""
+
+
+def engine_config(config: ExtractConfig) -> EngineConfig:
+    """The engine that the settings ask for."""
+    return EngineConfig(
+        engine=config.engine,
+        model="scripted" if config.engine == "scripted" else config.model,
+        frames=config.frames,
+        max_side=config.max_side,
+        max_new_tokens=config.max_new_tokens,
+        max_model_len=config.max_model_len,
+        canary=config.canary,
+        base_url=config.model_url,
+        dtype=config.dtype,
+    )
+
+
+class DescribeStage:
+    """Describing all utterances."""
+
+    def __init__(self, config: ExtractConfig, inputs: Inputs, aspects: tuple[Aspect, ...]) -> None:
+        self._config, self._inputs = config, inputs
+        self._asking = Asking(aspects=aspects, prompting=config.prompting, engine=engine_config(config))
+
+    def plan(self, output: Output, answers: Set[str]) -> StagePlan:
+        """Every utterance, under all aspects; one without a clip is work too, which sets it aside."""
+        config = self._config
+        finder = ClipFinder(videos=config.videos, beside=config.data)
+        naming = Naming(self._asking.engine)
+        rows = []
+        for u in self._inputs.utterances:
+            clip = finder.find(u)
+            if isinstance(clip, NoClip):
+                mark = fingerprint_of({"no clip": clip.reason})
+                rows.append(Row(id=u.id, fingerprint=mark, work=clip.reason))
+                continue
+            work = self._asking.work(name=u.id, text=u.text, uri=clip.uri, clip=clip.identity, naming=naming)
+            tokens = config.frames * TOKENS_PER_FRAME + len(work.calls) * config.max_new_tokens // 2
+            row = Row(id=u.id, fingerprint=work.fingerprint, work=work.to_text(), calls=work.calls, tokens=tokens)
+            rows.append(row)
+        return plan_stage(
+            "describe",
+            rows,
+            done=output.done("describe"),
+            quarantined=output.quarantined("describe"),
+            answers=answers,
+            retry_quarantined=config.retry_quarantined,
+            calls_per_row=1 if config.prompting == "joint" else len(self._asking.aspects),
+        )
+
+    def outcomes(self, plan: StagePlan, cluster: Cluster) -> Iterator[Outcome]:
+        """The plan's rows, by decoders and engines."""
+        clips = [row for row in plan.rows if row.calls]
+        for row in plan.rows:
+            if not row.calls:
+                receipt = Receipt(fingerprint=row.fingerprint, model="none", prompt_version=PROMPT_VERSION)
+                yield set_aside(row.id, receipt, "no_clip", row.work)
+        if clips:
+            steps = self._steps(cluster)
+            yield from stream([(row.id, row.work) for row in clips], steps, min(ROWS, len(clips)))
+
+    def _steps(self, cluster: Cluster) -> list[Step]:
+        config, board, out = self._config, cluster.board(), self._config.out
+        gpus = self._gpus()
+        decode = Step(
+            kind=DecodeRows,
+            arguments={
+                "out": out, "frames": config.frames, "max_side": config.max_side, "board": board,
+            },
+            actors=config.decoders,
+            num_cpus=1.0 if gpus else 0.25,
+            calls=1,
+        )  # fmt: skip
+        setup = LlmSetup.start_remote_engine(config) if config.engine == "remote" else None
+        describe = Step(
+            kind=DescribeRows,
+            arguments={"out": out, "asking": self._asking, "board": board, "setup": setup},
+            actors=config.engines,
+            num_cpus=1.0 if gpus else 0.25,
+            num_gpus=gpus,
+            calls=math.ceil(config.clips_in_flight / ROWS),
+        )
+        return [decode, describe]
+
+    def _gpus(self) -> float:
+        """GPUs of an engine. Raises ConfigError where they are asked for and the cluster has none."""
+        import ray
+
+        config = self._config
+        have = ray.cluster_resources().get("GPU", 0.0)
+        if config.engine != "vllm":
+            return 0.0
+        if config.gpus_per_engine is None:
+            return 1.0 if have else 0.0
+        if config.gpus_per_engine > have:
+            raise ConfigError(
+                f"gpus_per_engine is {config.gpus_per_engine:g}, but the cluster has {have:g} GPUs; add a GPU node, or "
+                "leave --gpus-per-engine out to run on CPUs"
+            )
+        return config.gpus_per_engine

@@ -1,0 +1,87 @@
+"""What all actors of a job share: whether it is ending, and which clips an engine has begun and not finished.
+
+A small actor of Ray's that lives as long as the job. A clip that kills its engine takes the clips beside it along, and
+Ray gives all of them to the next engine; so that they do not kill one engine after the other for ever, what has been
+begun before is done alone, and a clip that was begun three times is given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+GIVE_UP_AFTER = 3
+"""Times that a clip may be begun."""
+
+
+class JobBoard:
+    """The actor's client; it may be sent to other actors."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self._asked_at = -math.inf
+        self._reason: str | None = None
+
+    @classmethod
+    def start(cls) -> JobBoard:
+        """A board for this job."""
+        return cls(ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote())
+
+    def stop(self, reason: str) -> None:
+        """End the job for `reason`; the first reason stands."""
+        self._ask("stop", reason)
+
+    def stop_reason(self, clock: Callable[[], float] = time.monotonic) -> str | None:
+        """Why the job is ending, looked up at most twice a second; None while it is not."""
+        if self._reason is None and clock() - self._asked_at >= 0.5:
+            self._asked_at = clock()
+            self._reason = self._ask("stop_reason")
+        return self._reason
+
+    def begun(self, name: str) -> int:
+        """How often a clip was begun and not finished."""
+        return int(self._ask("begun", name) or 0)
+
+    def begin(self, name: str) -> None:
+        """A clip is being described."""
+        self._ask("begin", name)
+
+    def finish(self, name: str) -> None:
+        """It is described, or refused."""
+        self._ask("finish", name)
+
+    def _ask(self, method: str, *arguments: str) -> Any:
+        """What the actor says; None where it is being restarted, and has forgotten."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=10)
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JobBoard, (self._actor,)
+
+
+class _Board:
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._begun: Counter[str] = Counter()
+
+    def stop(self, reason: str) -> None:
+        self._reason = self._reason or reason
+
+    def stop_reason(self) -> str | None:
+        return self._reason
+
+    def begun(self, name: str) -> int:
+        return self._begun[name]
+
+    def begin(self, name: str) -> None:
+        self._begun[name] += 1
+
+    def finish(self, name: str) -> None:
+        self._begun.pop(name, None)

@@ -122,7 +122,7 @@ class Extraction:
 
     @contextmanager
     def _cluster(self) -> Iterator[Cluster]:
-        cluster = Cluster(self.config, self.output)
+        cluster = Cluster(self.config, self.output, self.console)
         try:
             yield cluster
         finally:
@@ -268,8 +268,9 @@ class Extraction:
 class Cluster:
     """Ray, started when the first stage needs it, with what all stages share: the stop flag and the budgets."""
 
-    def __init__(self, config: ExtractConfig, output: Output) -> None:
-        self._config, self._output = config, output
+    def __init__(self, config: ExtractConfig, output: Output, console: Console) -> None:
+        self._config, self._output, self._console = config, output, console
+        self._said: set[str] = set()
         self._stack = ExitStack()
         self._board: JobBoard | None = None
         self._llm: LlmSetup | None = None
@@ -299,6 +300,16 @@ class Cluster:
             self._llm.stop(reason)
         if self._board is not None:
             self._board.stop(reason)
+
+    def say(self, line: str) -> None:
+        """Print a line, once."""
+        if line not in self._said:
+            self._said.add(line)
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def spent_usd(self) -> float:
+        """Dollars on all receipts of this output."""
+        return self._output.cost_usd()
 
     def stop_reason(self) -> str | None:
         return self._reason or (self._board.stop_reason() if self._board is not None else None)

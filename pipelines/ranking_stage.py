@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lgsrr.records import Aspect
 
+from .batching import answer_by_batch
 from .flow import Step, block_rows, stream
 from .inputs import Inputs
 from .llm_setup import price_for
@@ -14,7 +15,7 @@ from .outcomes import Outcome
 from .output import Output
 from .plan import Row, StagePlan, plan_stage
 from .rank import RankAsk, rank_request, rank_work
-from .rank_rows import RankRows, work_to_text
+from .rank_rows import RankRows, work_from_text, work_to_text
 from .settings import ExtractConfig
 
 if TYPE_CHECKING:
@@ -55,8 +56,12 @@ class RankStage:
         )
 
     def outcomes(self, plan: StagePlan, cluster: Cluster) -> Iterator[Outcome]:
-        """The plan's rows, by the language model."""
+        """The plan's rows, by the language model: through batches first where asked for, what they leave live."""
         config = self._config
+        if config.batch:
+            cluster.board()
+            works = [work_from_text(row.work) for row in plan.rows]
+            answer_by_batch([rank_request(work, self._ask) for work in works], config, cluster)
         step = Step(
             kind=RankRows,
             arguments={"setup": cluster.llm(), "ask": self._ask, "board": cluster.board()},

@@ -103,9 +103,14 @@ def store() -> Iterator[Any]:
 
 
 def test_a_store_is_listed_once_for_all_clips(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    listings = []
+    listings: list[Any] = []
     find = type(store).find
-    monkeypatch.setattr(type(store), "find", lambda *a, **k: listings.append(a) or find(*a, **k))
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        listings.append(arguments)
+        return find(*arguments, **options)
+
+    monkeypatch.setattr(type(store), "find", watched)
     finder = ClipFinder(videos="memory://clips/")
     clips = finder.find_all([said("dia0_utt1"), said("u", "b c/it's.mp4"), said("v", "memory://clips/b c/it's.mp4")])
     assert [(c.uri, c.size) for c in clips.values() if isinstance(c, Clip)] == [

@@ -8,7 +8,7 @@ import dataclasses
 import io
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,7 @@ from pipelines.engines import Ask, Engine, EngineConfig, EngineDead, Said, Scrip
 from pipelines.engines.config import revision_of
 from pipelines.sections import SectionError, parse_sections
 from tests.clips import moving_square
-from tests.shared import SHARED
 from tests.tiny import ROOT
-from tests.vllm_engine import needs_vllm
 
 ASPECTS = (Aspect(name="Speakers' Actions"), Aspect(name="Facial Expressions"), Aspect(name="Interaction with Others"))
 JOINT = joint_prompt("Hello.", ASPECTS)
@@ -134,7 +132,8 @@ def test_new_clips_join_while_others_are_in_work_and_no_more_than_allowed() -> N
 
     async def main() -> list[str]:
         nonlocal most
-        engine, order, working = scripted(), [], 0
+        engine, working = scripted(), 0
+        order: list[str] = []
         slow = asyncio.Event()
 
         class Watched(type(engine)):  # type: ignore[misc]
@@ -287,59 +286,3 @@ def test_engines_are_importable_without_vllm_openai_and_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-class TestOnVllm:
-    """The tiny checkpoint on a real engine."""
-
-    pytestmark = [*needs_vllm, pytest.mark.slow]  # noqa: RUF012  (pytest wants a list)
-
-    @pytest.fixture(scope="class")
-    def loop(self) -> Iterator[asyncio.Runner]:
-        with asyncio.Runner() as runner:
-            yield runner
-
-    @pytest.fixture(scope="class")
-    def engine(self, loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-        from pipelines.videollama2.random_checkpoint import tiny, write_checkpoint
-
-        folder = SHARED / "parity" / "videollama2"
-        if not folder.is_dir():
-            folder = write_checkpoint(tmp_path_factory.mktemp("tiny"), tiny())
-        settings = {"enforce_eager": True, "max_num_seqs": 4, "max_num_batched_tokens": 1024}
-        config = EngineConfig(
-            model=str(folder), dtype="float32", max_model_len=1024, max_new_tokens=8, canary="off", vllm=settings
-        )
-        engine = make_engine(config)
-        loop.run(engine.start())
-        yield engine
-        loop.run(engine.close())
-
-    def test_it_says_what_transformers_says_to_every_prompt(self, loop: asyncio.Runner, engine: Engine) -> None:
-        from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor
-
-        folder = engine.config.model
-        model = VideoLlama2ForConditionalGeneration.from_pretrained(folder)
-        processor = VideoLlama2Processor.from_pretrained(folder)
-        asks = [an_ask(str(i), "Go.", "Who?", "Why is that?", frames=16, seed=i) for i in range(3)]
-        for ask, said in zip(asks, loop.run(engine.describe(asks)), strict=True):
-            for prompt, one in zip(ask.prompts, said, strict=True):
-                assert isinstance(one, Answer), one
-                inputs = processor(text=[processor.build_prompt(prompt)], videos=[ask.decoded.frames])
-                row = model.generate(**inputs, max_new_tokens=8)[0].tolist()
-                expected = processor.tokenizer.decode(row, skip_special_tokens=True)
-                assert one.text.strip() == expected.strip()
-                assert one.usage.output_tokens > 0
-                assert one.fingerprint == engine.request(ask.clip, prompt).fingerprint
-
-    def test_a_bad_ask_is_a_value_among_good_ones(self, loop: asyncio.Runner, engine: Engine) -> None:
-        asks = [an_ask("a", "Go.", frames=16), an_ask("b", "why " * 2000, frames=16), an_ask("c", " ", frames=16)]
-        ((good,), (long,), (empty,)) = loop.run(engine.describe(asks))
-        assert isinstance(good, Answer)
-        assert isinstance(long, Refused)
-        assert isinstance(empty, Refused)
-        assert (long.kind, empty.kind) == ("bad_request", "bad_request")
-
-    def test_a_closed_engine_is_dead(self, loop: asyncio.Runner) -> None:
-        with pytest.raises(EngineDead):
-            loop.run(make_engine(EngineConfig()).answer(an_ask("a", "Go.")))

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lgsrr.errors import ClipError, PromptError
 from pipelines.calls import Answer, CallError, Json, Refused, Usage
 from pipelines.decoding import Decoded
 from pipelines.videollama2 import canary
@@ -46,8 +45,12 @@ class VllmEngine(Engine):
         self.revision = self.revision or getattr(known, "_commit_hash", None)
         self._plain_frames = str(known.model_type).startswith("videollama2_")
         self._prompt = _published(self.config.model) if self._plain_frames else _by_template(self._llm.model_config)
-        if canary.wanted(self.config.canary):
-            await self._hear_canary()
+        try:
+            if canary.wanted(self.config.canary):
+                await self._hear_canary()
+        except BaseException:
+            await self.close()
+            raise
 
     def _settings(self) -> dict[str, Any]:
         """Of vLLM; pictures are switched off, whose room would be kept free for nothing."""
@@ -97,6 +100,7 @@ class VllmEngine(Engine):
     async def _generate(self, prompt: str, decoded: Decoded, clip: str, parameters: Mapping[str, Json]) -> Any:
         """vLLM's output. Raises Refused where this prompt or clip is at fault, EngineDead where the engine is."""
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -116,9 +120,9 @@ class VllmEngine(Engine):
             raise EngineDead(f"{self.model}: vLLM's engine has died; its own log says why") from error
         except EngineGenerateError as error:
             cause = error.__cause__ or error
-            kind = "bad_request" if isinstance(cause, (ValueError, ClipError, PromptError)) else "engine"
+            kind = "bad_request" if isinstance(cause, ValueError) else "engine"
             raise Refused(f"vLLM could not answer: {cause}", kind=kind) from error
-        except (ValueError, ClipError, PromptError) as error:
+        except (VLLMClientError, ValueError) as error:
             raise Refused(f"vLLM does not take the prompt or the clip: {error}", kind="bad_request") from error
         return outputs[-1]
 
@@ -135,17 +139,10 @@ class VllmEngine(Engine):
             height=height,
         )
         parameters = {"temperature": 0, "max_tokens": canary.MAX_TOKENS}
-        try:
-            output = await self._generate(canary.INSTRUCTION, decoded, "canary", parameters)
-            said = output.outputs[0]
-            tokens = list(said.token_ids)
-            canary.judge(
-                canary.Answer(text=said.text, tokens=tokens[:-1] if said.finish_reason == "stop" else tokens),
-                self.config.model,
-            )
-        except BaseException:
-            await self.close()
-            raise
+        said = (await self._generate(canary.INSTRUCTION, decoded, "canary", parameters)).outputs[0]
+        tokens = list(said.token_ids)
+        words = tokens[:-1] if said.finish_reason == "stop" else tokens
+        canary.judge(canary.Answer(text=said.text, tokens=words), self.config.model)
 
 
 def times(decoded: Decoded) -> dict[str, Any]:

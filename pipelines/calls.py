@@ -26,6 +26,17 @@ def fingerprint_of(parts: Mapping[str, Json]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+PICTURE_TOKENS = 800
+"""Estimate for one picture, or a clip's every frame."""
+
+
+def _characters(content: Json) -> int:
+    """Length of a message's text; a picture stands for as many characters as its tokens have."""
+    if not isinstance(content, list):
+        return len(str(content))
+    return sum(len(part["text"]) if part.get("type") == "text" else 3 * PICTURE_TOKENS for part in content)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """One call, as it goes over the wire."""
@@ -52,8 +63,11 @@ class Request:
         )
 
     def estimated_tokens(self) -> int:
-        """Upper estimate of the tokens of this call, in and out, before it is made: 3 characters a token."""
-        text = sum(len(json.dumps(message, ensure_ascii=False)) for message in self.messages)
+        """Upper estimate of the tokens of this call, in and out, before it is made: 3 characters a token.
+
+        A picture counts as `PICTURE_TOKENS`, whatever its bytes.
+        """
+        text = sum(_characters(message.get("content")) for message in self.messages)
         asked = self.parameters.get("max_completion_tokens") or self.parameters.get("max_tokens") or 256
         return text // 3 + 8 * len(self.messages) + int(asked)
 

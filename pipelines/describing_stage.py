@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
+from lgsrr import storage
 from lgsrr.errors import ConfigError
 from lgsrr.records import Aspect
 
@@ -14,7 +16,7 @@ from .clips import ClipFinder, NoClip
 from .describe import Asking, Naming, set_aside
 from .describe_prompts import PROMPT_VERSION
 from .describe_rows import DecodeRows, DescribeRows
-from .engines import EngineConfig
+from .engines import EngineConfig, Scripted
 from .flow import Step, stream
 from .inputs import Inputs
 from .llm_setup import LlmSetup
@@ -44,7 +46,17 @@ def engine_config(config: ExtractConfig) -> EngineConfig:
         canary=config.canary,
         base_url=config.model_url,
         dtype=config.dtype,
+        scripted=_script(config.script),
     )
+
+
+def _script(path: str | None) -> Scripted:
+    if path is None:
+        return Scripted()
+    try:
+        return Scripted(**json.loads(storage.read_bytes(path)))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"script {path}: not what the scripted engine takes ({error})") from None
 
 
 class DescribeStage:

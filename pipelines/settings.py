@@ -45,6 +45,8 @@ class ExtractConfig:
     """The video model: a folder, a name on the hub, or the remote server's name for it."""
     model_url: str | None = None
     """Address of the remote engine's server, such as http://host:8000/v1."""
+    script: str | None = None
+    """JSON file with the behaviour of the scripted engine: seconds_per_clip, lanes, faults, exit_after."""
     prompting: Prompting = "joint"
     """All aspects in one prompt, as published, or one prompt for each on the same vision features."""
     frames: int = 16

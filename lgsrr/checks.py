@@ -213,7 +213,8 @@ def _not_described(draft: Draft, lacking: Mapping[str, Sequence[str]]) -> DataEr
     reason = draft.quarantine.get(first.id)
     why = f"the first for this reason: {reason}" if reason else "their reasons stand in quarantine/"
     return DataError(
-        f"{message} In quarantine: {quarantined} of them, {why}. Mend it and extract again, or remove these utterances."
+        f"{message} In quarantine: {quarantined} of them, {why}. Mend it and extract again, or extract again with "
+        "--leave-out-quarantined."
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from lgsrr.records import Aspect, Utterance
 
 from .calls import Asks, ExtractionError, Json, Refused, Request, Usage, fingerprint_of
 from .describe_prompts import instruction_of
+from .json_answers import json_in
 from .rank import again
 
 PROMPT_VERSION = "discover-1"
@@ -220,7 +220,7 @@ def _merge_question(names: Sequence[str]) -> str:
 
 def _parse_aspects(text: str) -> list[tuple[str, str]]:
     try:
-        entries = json.loads(text)["aspects"]
+        entries = json_in(text, kind="aspects")["aspects"]
         named = [(str(e["name"]).strip(), str(e.get("instruction") or "").strip()) for e in entries]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(
@@ -235,7 +235,7 @@ def _parse_aspects(text: str) -> list[tuple[str, str]]:
 def _parse_groups(text: str, names: Sequence[str]) -> dict[str, str]:
     """Name → name of its group; names that the answer forgets or invents are left alone."""
     try:
-        entries = [(str(e["name"]), [str(n) for n in e["names"]]) for e in json.loads(text)["groups"]]
+        entries = [(str(e["name"]), [str(n) for n in e["names"]]) for e in json_in(text, kind="groups")["groups"]]
     except (ValueError, KeyError, TypeError):
         raise Refused("not a JSON object with the list 'groups'", kind="groups") from None
     renamed: dict[str, str] = {}

@@ -224,6 +224,9 @@ class Extraction:
         )
 
     def _finish(self, started: float, aspects: tuple[Aspect, ...]) -> Extracted:
+        if self.config.leave_out_quarantined:
+            left_out = self.output.quarantined("describe").keys() - self.output.done("describe").keys()
+            self.output.write_utterances(self.inputs.utterances, without=left_out)
         cost = self.output.cost_usd()
         worked = [r for r in self.reports if r.done or r.set_aside]
         before = self.output.manifest() or {}

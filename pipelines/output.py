@@ -14,7 +14,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -111,13 +111,15 @@ class Output:
 
     # What is added
 
-    def write_utterances(self, utterances: Sequence[Utterance]) -> None:
-        """utterances.parquet, with those that earlier runs have written; not touched where nothing changes."""
+    def write_utterances(self, utterances: Sequence[Utterance], *, without: Collection[str] = ()) -> None:
+        """utterances.parquet, with those that earlier runs have written, but `without` some; not touched where nothing
+        changes."""
         names = UTTERANCES.names
         new = [{name: getattr(u, name) for name in names} for u in utterances]
         have = self.utterances()
         known = {row["id"] for row in new}
         rows = new + [{name: row.get(name) for name in names} for row in have if row["id"] not in known]
+        rows = [row for row in rows if row["id"] not in without]
         if rows != have:
             self._put(UTTERANCES_FILE, _parquet(pa.Table.from_pylist(rows, schema=UTTERANCES)))
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lgsrr.aspects import find
 from lgsrr.records import Utterance
 
 from .calls import Json, Refused, Request
+from .json_answers import json_in
 
 PROMPT_VERSION = "rank-1"
 
@@ -119,7 +118,7 @@ def parse_ranking(text: str, aspects: Sequence[str]) -> tuple[str, ...]:
 
     Raises Refused(kind="ranking") where it is no permutation of `aspects`: not JSON, one missing, repeated or invented.
     """
-    said = _json_in(text)
+    said = json_in(text, kind="ranking")
     ranking = said.get("ranking") if isinstance(said, dict) else said
     if not isinstance(ranking, list):
         raise Refused("the answer is not a JSON object with the list 'ranking'", kind="ranking")
@@ -135,15 +134,6 @@ def parse_ranking(text: str, aspects: Sequence[str]) -> tuple[str, ...]:
     if missing:
         raise Refused(f"{missing[0]!r} is not ranked", kind="ranking")
     return tuple(order)
-
-
-def _json_in(text: str) -> Any:
-    """The JSON value of an answer, also where it stands between other words or in a code fence."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        return json.loads(text[start : end + 1] if start >= 0 else text)
-    except ValueError:
-        raise Refused("the answer is not JSON", kind="ranking") from None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,8 @@ class ExtractConfig:
     """Of subsets and of the order in which aspects are shown."""
     retry_quarantined: bool = False
     """Take up utterances that were set aside."""
+    leave_out_quarantined: bool = False
+    """Write utterances.parquet without those that could not be described, so that training takes the rest."""
     explain: bool = False
     """Print what this command would do and why, and start nothing."""
     export: Literal["none", "released"] = "none"

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from lgsrr.errors import ConfigError, LgsrrError
 
 from .answers import AnswerStore
-from .budget_actor import Budget, Reservation
+from .budget_client import Budget, Reservation
 from .calls import Answer, CallError, Fatal, LlmClient, RateLimited, Refused, Request, Stopped, Transient, Usage
 
 T = TypeVar("T")

@@ -51,7 +51,7 @@ def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, cluster:
             await asyncio.sleep(min(1.0, seconds))
 
     async def run() -> None:
-        client = OpenAiClient(endpoint_for(config), price=half)
+        client = OpenAiClient(endpoint_for(config), price=price)  # which halves it for batches itself
         try:
             outcome = await run_batches(
                 requests,

@@ -17,8 +17,10 @@ from lgsrr import storage
 
 from .answers import AnswerStore
 from .asking import Asker, RetryPolicy
-from .budget_actor import Budget, start_budget
-from .openai_client import Endpoint, OpenAiClient
+from .budget_actor import start_budget
+from .budget_client import Budget
+from .endpoint import Endpoint
+from .openai_client import OpenAiClient
 from .prices import Price, settled_price
 from .rate_budget import Limits
 from .settings import ExtractConfig

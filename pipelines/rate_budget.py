@@ -14,15 +14,15 @@ import contextlib
 import dataclasses
 import logging
 import math
-import re
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from lgsrr.errors import ConfigError, LgsrrError
 
 from .calls import Usage
+from .pacing import Meter, Pacing, Sent
+from .server_limits import ServerLimits
 
 _log = logging.getLogger(__name__)
 
@@ -61,27 +61,6 @@ class Limits:
             raise ConfigError(f"budget_usd is {self.usd}; expected dollars, 0 or more, or none for no limit.")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pacing:
-    """How sends are spread. Tests make it all shorter."""
-
-    window_s: float = 60.0
-    """Seconds that the limits are about."""
-    horizon_s: float = 1.0
-    """How far ahead sends are granted."""
-    validity_s: float = 1.0
-    """For how long after its moment a granted send may be made."""
-    slack_s: float = 0.5
-    """How much closer together two sends may arrive than they were made."""
-    burst_s: float = 0.5
-    """Seconds' worth of sends that may go at once after a lull."""
-
-    @property
-    def span_s(self) -> float:
-        """The window that granted moments keep to, so that real arrivals keep to `window_s`."""
-        return self.window_s + self.validity_s + self.slack_s
-
-
 class Wanted(NamedTuple):
     """One request that waits to be sent. `number` is the client's own, never used again once settled."""
 
@@ -99,131 +78,11 @@ class Lease(NamedTuple):
     stopped: str | None
 
 
-class ServerLimits(NamedTuple):
-    """What a server says in its `x-ratelimit-*` headers; None where it does not."""
-
-    rpm: int | None
-    tpm: int | None
-    requests_left: int | None
-    tokens_left: int | None
-    requests_reset_s: float | None
-    tokens_reset_s: float | None
-
-    @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> ServerLimits | None:
-        """None where the headers say nothing (or -1, as Azure does) about limits. Names in lower case."""
-        said = cls(
-            _count(headers.get("x-ratelimit-limit-requests"), least=1),
-            _count(headers.get("x-ratelimit-limit-tokens"), least=1),
-            _count(headers.get("x-ratelimit-remaining-requests"), least=0),
-            _count(headers.get("x-ratelimit-remaining-tokens"), least=0),
-            duration_s(headers.get("x-ratelimit-reset-requests")),
-            duration_s(headers.get("x-ratelimit-reset-tokens")),
-        )
-        return None if said == (None,) * len(said) else said
-
-
-def _count(text: str | None, *, least: int) -> int | None:
-    return int(text) if text and text.isdecimal() and int(text) >= least else None
-
-
-_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|d|h|m|s))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
-
-
-def duration_s(text: str | None) -> float | None:
-    """Seconds of "6m0s", "1.2s", "20ms" or "12"; None for anything else."""
-    text = (text or "").strip()
-    if _DURATION.fullmatch(text):
-        return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
-
-
-@dataclasses.dataclass(slots=True)
-class _Sent:
-    """An entry of a meter's record."""
-
-    at: float
-    amount: int
-    gone: bool = False
-
-
-class _Meter:
-    """Requests, or tokens: what was granted within the window, and when the next may go."""
-
-    def __init__(self, limit: int | None, pacing: Pacing) -> None:
-        self._own, self.limit, self._pacing = limit, limit, pacing
-        self._record: deque[_Sent] = deque()
-        self._total = 0
-        self._next_at = -math.inf
-        self._left, self._left_until = 0, -math.inf
-
-    def earliest(self, amount: int, now: float) -> float:
-        """First moment at which `amount` may go. What is more than the whole limit may go when the window is empty."""
-        self._drop(now)
-        amount, at = self._cut(amount), now
-        if at < self._left_until and self._left < amount:
-            at = self._left_until
-        if self.limit is None:
-            return at
-        at = max(at, self._next_at, self._record[-1].at if self._record else now)
-        excess = self._total + amount - self.limit
-        for sent in self._record:
-            if excess <= 0:
-                break
-            at = max(at, sent.at + self._pacing.span_s)
-            excess -= sent.amount
-        return at
-
-    def add(self, amount: int, at: float) -> _Sent:
-        """Grant `amount` at a moment that `earliest` allows."""
-        sent = _Sent(at, self._cut(amount))
-        self._record.append(sent)
-        self._total += sent.amount
-        self._left -= sent.amount
-        self._next_at = max(self._next_at, at - self._pacing.burst_s) + self._spacing(sent.amount)
-        return sent
-
-    def settle(self, sent: _Sent, amount: int) -> None:
-        """Replace what was estimated by what it was."""
-        less = sent.amount - self._cut(amount)
-        self._next_at -= self._spacing(less)
-        if not sent.gone:
-            sent.amount -= less
-            self._total -= less
-
-    def follow(self, limit: int | None, left: int | None, reset_s: float | None, now: float) -> None:
-        """Keep to what the server says, where that is less than what we know."""
-        if limit is not None:
-            self.limit = limit if self._own is None else min(self._own, limit)
-        if left is None or self.limit is None:
-            return
-        self._drop(now)
-        # The server sees our own sends too: only where it has less left than these explain does somebody else send.
-        if left < self.limit - self._total and left <= self.limit / 10:
-            self._left, self._left_until = left, now + (1.0 if reset_s is None else reset_s)
-        else:
-            self._left_until = -math.inf
-
-    def _cut(self, amount: int) -> int:
-        return amount if self.limit is None else min(amount, self.limit)
-
-    def _spacing(self, amount: int) -> float:
-        return amount * self._pacing.span_s / self.limit if self.limit is not None else 0.0
-
-    def _drop(self, now: float) -> None:
-        while self._record and self._record[0].at + self._pacing.span_s <= now:
-            sent = self._record.popleft()
-            sent.gone = True
-            self._total -= sent.amount
-
-
 class _Open(NamedTuple):
     """A granted send that is not settled. `request` and `tokens` are None where it was granted before a restart."""
 
-    request: _Sent | None
-    tokens: _Sent | None
+    request: Sent | None
+    tokens: Sent | None
     usd: float
 
 
@@ -283,8 +142,8 @@ class RateBudget:
         fails, nothing more is granted.
         """
         self._limits, self._clock, self._pacing = limits, clock, pacing or Pacing()
-        self._requests = _Meter(limits.rpm, self._pacing)
-        self._tokens = _Meter(limits.tpm, self._pacing)
+        self._requests = Meter(limits.rpm, self._pacing)
+        self._tokens = Meter(limits.tpm, self._pacing)
         self._open: dict[str, dict[int, _Open]] = {}
         self._lost: dict[str, dict[int, _Open]] = {}
         self._heard: dict[str, float] = {}

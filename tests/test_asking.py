@@ -13,7 +13,8 @@ import pytest
 from lgsrr.errors import DataError
 from pipelines.answers import AnswerStore
 from pipelines.asking import Asker, RetryPolicy
-from pipelines.budget_actor import Budget, Desk
+from pipelines.budget_actor import Desk
+from pipelines.budget_client import Budget
 from pipelines.calls import Answer, Fatal, RateLimited, Refused, Request, Stopped, Transient, Usage
 from pipelines.prices import Price
 from pipelines.rate_budget import Limits

@@ -21,7 +21,8 @@ from pipelines.batch_api import (
     run_batches,
 )
 from pipelines.calls import Fatal, Request, Transient
-from pipelines.openai_client import Endpoint, OpenAiClient
+from pipelines.endpoint import Endpoint
+from pipelines.openai_client import OpenAiClient
 from pipelines.stand_in.faults import Fault, Kind, faults
 from pipelines.stand_in.server import StandIn, serve
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from lgsrr.errors import DataError
-from pipelines.budget_actor import Budget, Desk, Message, Reply, start_budget
+from pipelines.budget_actor import Desk, Message, Reply, start_budget
+from pipelines.budget_client import Budget
 from pipelines.calls import Stopped, Usage
-from pipelines.rate_budget import Limits, Pacing, Snapshot
+from pipelines.pacing import Pacing
+from pipelines.rate_budget import Limits, Snapshot
 from tests.test_rate_budget import virtually
 
 QUICK = Pacing(window_s=2.0, validity_s=0.3, horizon_s=0.3, slack_s=0.3, burst_s=0.1)

@@ -17,15 +17,9 @@ import pytest
 
 from lgsrr.errors import ConfigError
 from pipelines.calls import Answer, CallError, Fatal, RateLimited, Refused, Request, Transient
-from pipelines.openai_client import (
-    Endpoint,
-    OpenAiClient,
-    duration_s,
-    failure_of,
-    retry_after_s,
-    schema_mode_of,
-    wire_body,
-)
+from pipelines.chat_wire import failure_of, retry_after_s, schema_mode_of, wire_body
+from pipelines.endpoint import Endpoint
+from pipelines.openai_client import OpenAiClient
 from pipelines.stand_in.faults import Fault, Faults, Kind, faults
 from pipelines.stand_in.limits import ServerLimits
 from pipelines.stand_in.server import StandIn, serve
@@ -264,13 +258,6 @@ def test_the_limits_a_server_tells_are_handed_over_with_answers_and_with_429s() 
     assert int(told[0]["x-ratelimit-remaining-tokens"]) < 10_000
     assert all(name.startswith(("x-ratelimit-", "retry-after")) for headers in told for name in headers)
     assert caught.value.retry_after_s == pytest.approx(60, abs=30)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("6m0s", 360), ("1.2s", 1.2), ("20ms", 0.02), ("1h2m3s", 3723), ("12", 12), ("soon", None)]
-)
-def test_durations_are_read_in_the_forms_that_servers_use(text: str, seconds: float | None) -> None:
-    assert duration_s(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_a_date_is_taken_against_the_servers_own_clock() -> None:

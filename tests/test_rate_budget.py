@@ -18,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgsrr.errors import ConfigError, DataError
-from pipelines.budget_actor import Budget, Desk, Message, Reply
+from pipelines.budget_actor import Desk, Message, Reply
+from pipelines.budget_client import Budget
 from pipelines.calls import Stopped, Usage
-from pipelines.rate_budget import LOST_S, Lease, Limits, RateBudget, ServerLimits, Wanted, duration_s
+from pipelines.rate_budget import LOST_S, Lease, Limits, RateBudget, Wanted
+from pipelines.server_limits import ServerLimits, duration_s
 
 T = TypeVar("T")
 WINDOW_S = 60.0

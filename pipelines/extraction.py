@@ -26,6 +26,7 @@ from lgsrr.records import Aspect
 from . import discover
 from .answers import AnswerStore
 from .calls import ExtractionError, Json, Request, Stopped, Usage, fingerprint_of
+from .export import export_released, summary
 from .inputs import Inputs, aspects_in, given_outcome, known_aspects, read_inputs
 from .job_board import JobBoard
 from .lease import leased
@@ -34,6 +35,8 @@ from .outcomes import Outcome, Stage
 from .output import FOLDERS, Output
 from .plan import StagePlan
 from .progress import StageProgress
+from .recording import record
+from .report import latest_report
 from .settings import ExtractConfig
 from .stopping import stopping
 
@@ -67,6 +70,12 @@ class Extracted:
     cost_usd: float
     """Of this output in all."""
     nothing_to_do: bool
+    report: str
+    """Where report.html is."""
+    recorded: str | None = None
+    """Where the run is in MLflow; None where nothing was done."""
+    exported: str | None = None
+    """What was written in the authors' layout."""
 
 
 class Extraction:
@@ -232,12 +241,23 @@ class Extraction:
         before = self.output.manifest() or {}
         if worked or not before.get("complete"):
             self.output.write_json(MANIFEST_FILE, self._manifest(before, started, aspects, cost))
+        report = latest_report(self.config, self.output, changed=bool(worked))
+        recorded = exported = None
+        if worked:
+            recorded = record(
+                self.config, self.output, self.inputs, self.reports, started=started, command=command_line()
+            )
+        if self.config.export == "released":
+            exported = summary(export_released(self.config, self.output))
         return Extracted(
             out=self.config.out,
             stages=tuple(self.reports),
             seconds=time.time() - started,
             cost_usd=cost,
             nothing_to_do=not worked,
+            report=report,
+            recorded=recorded,
+            exported=exported,
         )
 
     def _manifest(

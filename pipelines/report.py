@@ -110,6 +110,12 @@ def write_report(config: ExtractConfig, output: Output, *, ended_early: str | No
     return path
 
 
+def latest_report(config: ExtractConfig, output: Output, *, changed: bool) -> str:
+    """Where the page of an output is; it is written where the output has `changed`, or there is none yet."""
+    path = output.path(REPORT_FILE)
+    return write_report(config, output) if changed or storage.kind(path) == "missing" else path
+
+
 def facts_of(
     config: ExtractConfig, output: Output, *, ended_early: str | None = None, now: float | None = None
 ) -> Facts:

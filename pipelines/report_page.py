@@ -137,7 +137,7 @@ def _aspects(document: Mapping[str, Any]) -> Html:
         (a["name"], a.get("instruction") or "–", "–" if a.get("frequency") is None else f"{a['frequency']:,}")
         for a in document["aspects"]
     )
-    listed = table(("aspect", "what the video model is asked", "named by"), rows, numbers_from=2)
+    listed = table(("aspect", "what the video model is asked", "answers"), rows, numbers_from=2)
     found = document.get("found", {})
     if found.get("by") != "llm":
         where = {"hand": "They were named on the command line.", "data": "They came with the data."}

@@ -1,6 +1,6 @@
 """Three small pictures of a clip as JPEG data URLs, for a page that has to stand on its own.
 
-A report is worth little waiting: clips are decoded for a minute at most, and the first store that cannot be reached
+A report is worth little waiting: clips are decoded for half a minute, and the first store that cannot be reached
 ends it. What gets no picture gets the reason instead.
 """
 
@@ -21,7 +21,7 @@ from .decoding import Decoder, Frames
 from .samples import Sample
 
 FRAMES, MAX_SIDE, QUALITY = 3, 240, 72
-WITHIN_S = 60.0
+WITHIN_S = 30.0
 """For all clips together."""
 CLIP_S = 15.0
 LARGEST = 200_000_000

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -207,6 +208,7 @@ class _Unreadable(Refused):
 
 def set_aside(name: str, receipt: Receipt, kind: str, detail: str) -> Outcome:
     """An utterance that cannot be described."""
+    receipt = dataclasses.replace(receipt, created_at=receipt.created_at or time.time())
     return Outcome(
         id=name,
         stage="describe",

@@ -21,7 +21,7 @@ from lgsrr.aspects import CANONICAL, canonical
 from lgsrr.errors import ConfigError
 from lgsrr.records import Aspect, Utterance
 
-from .calls import Asks, ExtractionError, Json, Refused, Request, Usage, fingerprint_of
+from .calls import Answer, Asks, ExtractionError, Json, Refused, Request, Usage, fingerprint_of
 from .describe_prompts import instruction_of
 from .json_answers import json_in
 from .rank import again
@@ -117,7 +117,8 @@ async def discover(asked: Sequence[Request], ask: DiscoverAsk, asker: Asks) -> F
 
     Raises ExtractionError where fewer than half of the answers can be used, or fewer than K aspects are named.
     """
-    results = await asyncio.gather(*(_named(request, asker) for request in asked), return_exceptions=True)
+    charged = _Charged(asker)
+    results = await asyncio.gather(*(_named(request, charged) for request in asked), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, Refused):
             raise result
@@ -130,12 +131,11 @@ async def discover(asked: Sequence[Request], ask: DiscoverAsk, asker: Asks) -> F
             f"{reason}. "
             "Name the aspects by hand (--aspects A,E,I), or ask another model (--llm)."
         )
-    usage = sum((u for _, u in answers), Usage())
-    spelled = Counter(name for named, _ in answers for name in {_plain(n): n for n, _ in named}.values())
-    groups, merge_usage, merged_by = await _merge(sorted(spelled), ask, asker)
+    spelled = Counter(name for named in answers for name in {_plain(n): n for n, _ in named}.values())
+    groups, merged_by = await _merge(sorted(spelled), ask, charged)
     frequency: Counter[str] = Counter()
     instructions: dict[str, Counter[str]] = {}
-    for named, _ in answers:
+    for named in answers:
         frequency.update({groups[name] for name, _ in named if name in groups})
         for name, instruction in named:
             if name in groups:
@@ -165,25 +165,52 @@ async def discover(asked: Sequence[Request], ask: DiscoverAsk, asker: Asks) -> F
         "seed": ask.seed,
         "merged_by": merged_by,
         "table": table,
-        "cost_usd": usage.cost_usd + merge_usage.cost_usd,
-        "input_tokens": usage.input_tokens + merge_usage.input_tokens,
-        "output_tokens": usage.output_tokens + merge_usage.output_tokens,
+        "cost_usd": charged.usage.cost_usd,
+        "input_tokens": charged.usage.input_tokens,
+        "output_tokens": charged.usage.output_tokens,
+        "charged": charged.usd,
     }
-    return Found(aspects=tuple(kept), document=_document(kept, how), usage=usage + merge_usage)
+    return Found(aspects=tuple(kept), document=_document(kept, how), usage=charged.usage)
 
 
-async def _named(request: Request, asker: Asks) -> tuple[list[tuple[str, str]], Usage]:
+class _Charged:
+    """An asker that notes what each request has cost, answered or refused: another discovery may find some of these
+    answers kept, and they are counted once.
+    """
+
+    def __init__(self, asker: Asks) -> None:
+        self._asker = asker
+        self.usd: dict[str, float] = {}
+        """By the request's fingerprint."""
+        self.usage = Usage()
+
+    async def ask(self, request: Request) -> Answer:
+        try:
+            answer = await self._asker.ask(request)
+        except Refused as error:
+            self._note(request, error.usage)
+            raise
+        self._note(request, answer.usage)
+        return answer
+
+    def _note(self, request: Request, usage: Usage) -> None:
+        self.usage += usage
+        if usage.cost_usd:
+            self.usd[request.fingerprint] = usage.cost_usd
+
+
+async def _named(request: Request, asker: Asks) -> list[tuple[str, str]]:
     """(name, instruction) of one answer; asked once more where it cannot be read."""
     answer = await asker.ask(request)
     try:
-        return _parse_aspects(answer.text), answer.usage
+        return _parse_aspects(answer.text)
     except Refused as error:
         second = await asker.ask(again(request, answer.text, error.reason))
-        return _parse_aspects(second.text), answer.usage + second.usage
+        return _parse_aspects(second.text)
 
 
-async def _merge(spelled: Sequence[str], ask: DiscoverAsk, asker: Asks) -> tuple[dict[str, str], Usage, str]:
-    """Every spelling → the name of its group; what the merging call cost; who merged."""
+async def _merge(spelled: Sequence[str], ask: DiscoverAsk, asker: Asks) -> tuple[dict[str, str], str]:
+    """Every spelling → the name of its group; who merged."""
     groups = {name: canonical(name) or "" for name in spelled}
     others: dict[str, list[str]] = {}
     for name in spelled:
@@ -193,7 +220,7 @@ async def _merge(spelled: Sequence[str], ask: DiscoverAsk, asker: Asks) -> tuple
         groups.update(dict.fromkeys(same, same[0]))
     distinct = sorted(set(groups.values()))
     if len(others) == 0 or len(distinct) < 2:
-        return groups, Usage(), "rules"
+        return groups, "rules"
     request = Request(
         model=ask.model,
         messages=({"role": "system", "content": _SYSTEM}, {"role": "user", "content": _merge_question(distinct)}),
@@ -205,8 +232,8 @@ async def _merge(spelled: Sequence[str], ask: DiscoverAsk, asker: Asks) -> tuple
         answer = await asker.ask(request)
         renamed = _parse_groups(answer.text, distinct)
     except Refused as error:
-        return groups, error.usage, f"rules (the merging answer could not be used: {error.reason})"
-    return {name: renamed.get(group, group) for name, group in groups.items()}, answer.usage, f"rules, then {ask.model}"
+        return groups, f"rules (the merging answer could not be used: {error.reason})"
+    return {name: renamed.get(group, group) for name, group in groups.items()}, f"rules, then {ask.model}"
 
 
 def _merge_question(names: Sequence[str]) -> str:

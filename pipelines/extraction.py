@@ -41,6 +41,8 @@ from .settings import ExtractConfig
 from .stopping import stopping
 
 COMMIT_ROWS, COMMIT_S = 500, 30.0
+_STATE = ("complete", "dataset", "utterances", "aspects", "counts", "fingerprint", "cost_usd")
+"""Of the manifest: what it says of the output. A run that was killed before it said so is made up for by the next."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,10 +107,14 @@ class Extraction:
         asked, ask = self.discover_requests()
         return bool(found.get("fingerprint") != discover.fingerprint(asked, ask))
 
-    def plan(self, stage: Stage, aspects: tuple[Aspect, ...]) -> StagePlan:
-        """What describe or rank has to do, given the aspects and what is there now."""
+    def plan(self, stage: Stage, aspects: tuple[Aspect, ...], after: StagePlan | None = None) -> StagePlan:
+        """What describe or rank has to do, given the aspects and what is there now.
+
+        `after` is the plan of describing, where ranking is planned as if that were done.
+        """
         self._kept = frozenset(self.answers.fingerprints())
-        plan: StagePlan = _stage(stage)(self.config, self.inputs, aspects).plan(self.output, self._kept)
+        more = {} if after is None else {"coming": [row.id for row in after.rows if row.calls]}
+        plan: StagePlan = _stage(stage)(self.config, self.inputs, aspects).plan(self.output, self._kept, **more)
         return plan
 
     # The run
@@ -145,7 +151,11 @@ class Extraction:
             self.reports.append(StageReport(stage="discover", rows=1, before=1))
         else:
             document = self._discover(cluster)
-        if document != self.output.aspects():
+        before = self.output.aspects() or {}
+        charged = {**before.get("found", {}).get("charged", {}), **document["found"].get("charged", {})}
+        if charged:  # what earlier discoveries have cost stays counted
+            document = {**document, "found": {**document["found"], "charged": charged}}
+        if document != before:
             self.output.write_json(ASPECTS_FILE, document)
         return aspects_in(document)
 
@@ -195,11 +205,7 @@ class Extraction:
         )
         if stopped is not None:
             raise ExtractionError(self._ended(stage, stopped, progress))
-        lost = self.output.tidy(stage, plan.wanted)
-        if lost:
-            manifest = self.output.manifest() or {}
-            replaced = float(manifest.get("cost_of_replaced_usd", 0.0)) + lost
-            self.output.write_json(MANIFEST_FILE, {**manifest, "cost_of_replaced_usd": replaced, "complete": False})
+        self.output.tidy(stage, plan.wanted)
 
     def _write(self, outcomes: Iterable[Outcome], progress: StageProgress, cluster: Cluster) -> str | None:
         """Write rows as they come; the reason where the stage was stopped."""
@@ -225,12 +231,8 @@ class Extraction:
         return cluster.stop_reason() or ("stopped" if progress.counts["stopped"] else None)
 
     def _ended(self, stage: Stage, reason: str, progress: StageProgress) -> str:
-        return (
-            f"{stage} ended early: {reason}\n"
-            f"  safe       {progress.finished} rows of this run are in {self.config.out}, with every answer that came\n"
-            f"  cost       ${progress.usage.cost_usd:.4f} in this stage and run, ${self.output.cost_usd():.4f} in all\n"
-            f"  continue   {command_line()}"
-        )
+        safe = f"{progress.finished} rows of this run are in {self.config.out}, with every answer that came"
+        return _early_end(stage, reason, safe, progress.usage.cost_usd, self.output.cost_usd())
 
     def _finish(self, started: float, aspects: tuple[Aspect, ...]) -> Extracted:
         if self.config.leave_out_quarantined:
@@ -239,8 +241,9 @@ class Extraction:
         cost = self.output.cost_usd()
         worked = [r for r in self.reports if r.done or r.set_aside]
         before = self.output.manifest() or {}
-        if worked or not before.get("complete"):
-            self.output.write_json(MANIFEST_FILE, self._manifest(before, started, aspects, cost))
+        manifest = self._manifest(before, started, aspects, cost)
+        if worked or any(before.get(name) != manifest[name] for name in _STATE):
+            self.output.write_json(MANIFEST_FILE, manifest)
         report = latest_report(self.config, self.output, changed=bool(worked))
         recorded = exported = None
         if worked:
@@ -282,7 +285,7 @@ class Extraction:
             "counts": counts,
             "fingerprint": fingerprint_of({"out": {s: sorted(self.output.done(s).items()) for s in FOLDERS}}),
             "cost_usd": cost,
-            "cost_of_replaced_usd": float(before.get("cost_of_replaced_usd", 0.0)),
+            "cost_of_replaced_usd": self.output.cost_of_replaced_usd(),
             "packages": package_versions(),
             "runs": [*before.get("runs", []), run],
         }
@@ -350,7 +353,10 @@ class Cluster:
         try:
             return asyncio.run(ask_all())
         except Stopped as stopped:
-            raise ExtractionError(f"discover ended early: {stopped}\n  continue   {command_line()}") from None
+            kept = [answer for r in asked if (answer := AnswerStore(self._output.out).get(r.fingerprint))]
+            safe = f"{len(kept)} of {len(asked)} answers are kept in {self._output.out}"
+            cost = sum(answer.usage.cost_usd for answer in kept)
+            raise ExtractionError(_early_end("discover", str(stopped), safe, cost, self._output.cost_usd())) from None
 
     def outcomes(
         self, plan: StagePlan, config: ExtractConfig, inputs: Inputs, aspects: tuple[Aspect, ...]
@@ -385,6 +391,16 @@ def _stage(stage: Stage) -> Any:
     from .ranking_stage import RankStage
 
     return RankStage
+
+
+def _early_end(stage: Stage, reason: str, safe: str, cost_usd: float, in_all_usd: float) -> str:
+    """What somebody has to know whose job has ended early."""
+    return (
+        f"{stage} ended early: {reason}\n"
+        f"  safe       {safe}\n"
+        f"  cost       ${cost_usd:.4f} in this stage, ${in_all_usd:.4f} on receipts in all\n"
+        f"  continue   {command_line()}"
+    )
 
 
 def _announce(plan: StagePlan) -> str:

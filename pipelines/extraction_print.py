@@ -9,6 +9,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from .extraction import Extracted, Extraction
+    from .plan import StagePlan
 
 
 def print_explanation(extraction: Extraction, console: Console) -> None:
@@ -23,6 +24,7 @@ def print_explanation(extraction: Extraction, console: Console) -> None:
         table.add_column(title, justify="left" if title == "stage" else "right")
     notes = [f"{len(data.utterances)} utterances of {data.dataset.source} to {config.out}"]
     searching = extraction.needs_discovery()
+    plans: dict[str, StagePlan] = {}
     if "discover" in config.stage_list:
         if searching:
             asked, _ = extraction.discover_requests()
@@ -41,7 +43,9 @@ def print_explanation(extraction: Extraction, console: Console) -> None:
             table.add_row(stage, "?")
             notes.append(f"{stage}: its work is known when the aspects are")
             continue
-        plan = extraction.plan(stage, aspects_in(known_aspects(config, data, extraction.output)))
+        aspects = aspects_in(known_aspects(config, data, extraction.output))
+        before = plans.get("describe") if stage == "rank" else None
+        plan = plans[stage] = extraction.plan(stage, aspects, before)
         is_llm = stage == "rank"
         cost = plan.cost_usd if is_llm and price else (None if is_llm and plan.new else 0.0)
         table.add_row(
@@ -49,6 +53,8 @@ def print_explanation(extraction: Extraction, console: Console) -> None:
             _count(plan.tokens), _dollars(cost),
         )  # fmt: skip
         notes.extend(f"{stage}: {reason}" for reason in plan.reasons())
+        if before is not None and before.rows:
+            notes.append("rank: reckoned as if all descriptions were made, and new ones were not like the old")
     console.print(table)
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)

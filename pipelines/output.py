@@ -14,7 +14,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -52,6 +52,10 @@ _MAKE: dict[str, Callable[[Sequence[Outcome]], pa.Table]] = {
 }
 PART_ROWS = 20_000
 """Parts are joined up to so many rows."""
+REPLACED_FOLDER = "replaced"
+_CHARGE = ("id", "fingerprint", "created_at", "cost_usd")
+_REPLACED_ROWS = pa.schema([QUARANTINE_ROWS.field(name) for name in _CHARGE])
+"""What was paid for rows that are gone. A row that comes back, from answers that are kept, is the same charge."""
 
 
 class Output:
@@ -91,10 +95,23 @@ class Output:
         return pa.concat_tables(tables) if tables else empty.empty_table()
 
     def cost_usd(self) -> float:
-        """Dollars on all receipts, and those of rows that have been replaced since."""
-        parts = (self.table(folder, ["cost_usd"]).column("cost_usd") for folder in SCHEMAS)
-        spent = sum(float(value.as_py() or 0.0) for column in parts for value in column)
-        return spent + float((self.manifest() or {}).get("cost_of_replaced_usd", 0.0))
+        """Dollars that were charged for all of this: on receipts, for discovery, and for rows that were replaced."""
+        discovery: Mapping[str, float] = (self.aspects() or {}).get("found", {}).get("charged", {})
+        return sum(self._charges(SCHEMAS).values()) + self.cost_of_replaced_usd() + sum(discovery.values())
+
+    def cost_of_replaced_usd(self) -> float:
+        """The part of it that was charged for rows that are not there any more."""
+        there = self._charges(SCHEMAS)
+        return sum(usd for name, usd in self._charges([REPLACED_FOLDER]).items() if name not in there)
+
+    def _charges(self, folders: Iterable[str]) -> dict[tuple[Any, ...], float]:
+        """Each charge once, also where a row stands twice; a work's one answer may have made several rows."""
+        found: dict[tuple[Any, ...], float] = {}
+        for folder in folders:
+            for row in self._rows(folder, _CHARGE):
+                name = (row["id"], row["fingerprint"], row["created_at"])
+                found[name] = max(found.get(name, 0.0), row["cost_usd"] or 0.0)
+        return found
 
     def utterances(self) -> list[dict[str, Any]]:
         """Rows of utterances.parquet; none where there is no such file."""
@@ -143,13 +160,14 @@ class Output:
             wanted: utterance → fingerprint that counts; rows of utterances that are not named here stay.
 
         Returns:
-            Dollars on the receipts of the rows that were dropped because other work has replaced them.
+            Dollars on the receipts of the rows that were dropped because other work has replaced them; they stay in
+            `cost_usd`.
         """
         folder = FOLDERS[stage]
         present = {(row["id"], row["fingerprint"]) for row in self._rows(folder, ["id", "fingerprint"])}
         current = {name: mark for name, mark in wanted.items() if (name, mark) in present}
         lost = self._tidy(folder, lambda row: current.get(row["id"], row["fingerprint"]) == row["fingerprint"])
-        finished = {name for name, mark in self.done(stage).items() if wanted.get(name, mark) == mark}
+        finished = {name for name, mark in self.done(stage).items() if wanted.get(name) == mark}
 
         def still_bad(row: Mapping[str, Any]) -> bool:
             if row["stage"] != stage:
@@ -160,34 +178,35 @@ class Output:
 
     def _tidy(self, folder: str, keep: Callable[[Mapping[str, Any]], bool]) -> float:
         key = ["id", "fingerprint", *(n for n in ("aspect", "stage") if n in SCHEMAS[folder].names)]
-        seen: set[tuple[Any, ...]] = set()
+        newest = self._newest(folder, key)
         lost, rows = 0.0, 0
         group: list[tuple[str, pa.Table, int]] = []
+        dropped: list[dict[str, Any]] = []
 
         def close() -> None:
-            nonlocal group, rows
+            nonlocal group, rows, dropped
             small = len(group) > 1
             changed = any(len(kept) != whole for _, kept, whole in group)
+            if dropped:
+                self._put_part(REPLACED_FOLDER, pa.Table.from_pylist(dropped, schema=_REPLACED_ROWS))
             if small or changed:
                 tables = [kept for _, kept, _ in group if len(kept)]
                 if tables:
                     self._put_part(folder, pa.concat_tables(tables))
                 for path, _, _ in group:
                     storage.remove(path)
-            group, rows = [], 0
+            group, rows, dropped = [], 0, []
 
         for path in self._part_paths(folder):
             table = _read(path, None)
             places = []
-            for place, row in enumerate(table.select([*key, "cost_usd"]).to_pylist()):
-                name = tuple(row[k] for k in key)
-                if name in seen:
-                    continue
-                seen.add(name)
-                if keep(row):
+            for place, row in enumerate(table.select([*key, "created_at", "cost_usd"]).to_pylist()):
+                is_newest = newest[tuple(row[k] for k in key)][1:] == (path, place)
+                if is_newest and keep(row):
                     places.append(place)
-                else:
-                    lost += row["cost_usd"] or 0.0
+                elif row["cost_usd"]:
+                    dropped.append({name: row[name] for name in _CHARGE})
+                    lost += row["cost_usd"] if is_newest else 0.0
             kept = table if len(places) == len(table) else table.take(pa.array(places, pa.int64()))
             if rows and rows + len(kept) > PART_ROWS:
                 close()
@@ -195,6 +214,16 @@ class Output:
             rows += len(kept)
         close()
         return lost
+
+    def _newest(self, folder: str, key: Sequence[str]) -> dict[tuple[Any, ...], tuple[Any, str, int]]:
+        """Of rows with the same key the one made last, the first of equals: (when, part, place)."""
+        found: dict[tuple[Any, ...], tuple[Any, str, int]] = {}
+        for path in self._part_paths(folder):
+            for place, row in enumerate(_read(path, [*key, "created_at"]).to_pylist()):
+                name = tuple(row[k] for k in key)
+                if name not in found or row["created_at"] > found[name][0]:
+                    found[name] = (row["created_at"], path, place)
+        return found
 
     def _add(self, folder: str, outcomes: Sequence[Outcome]) -> None:
         self._put_part(folder, _MAKE[folder](outcomes))

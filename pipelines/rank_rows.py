@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import time
 
 import pyarrow as pa
 
@@ -73,7 +74,7 @@ def _set_aside(work: RankWork, mark: str, ask: RankAsk, answers: list[Answer], e
     if answers:
         receipt = Receipt.of(answers, fingerprint=mark, prompt_version=PROMPT_VERSION)
     else:
-        receipt = Receipt(fingerprint=mark, model=ask.model, prompt_version=PROMPT_VERSION)
+        receipt = Receipt(fingerprint=mark, model=ask.model, prompt_version=PROMPT_VERSION, created_at=time.time())
     receipt = dataclasses.replace(
         receipt,
         input_tokens=receipt.input_tokens + error.usage.input_tokens,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
 from lgsrr.records import Aspect
@@ -21,6 +21,9 @@ from .settings import ExtractConfig
 if TYPE_CHECKING:
     from .extraction import Cluster
 
+_TO_COME = "x" * 200
+"""Stands for a description that is not made yet, in a plan that is only shown."""
+
 
 class RankStage:
     """Ranking the training split."""
@@ -30,9 +33,10 @@ class RankStage:
         self._names = [aspect.name for aspect in aspects]
         self._ask = RankAsk(model=config.llm)
 
-    def plan(self, output: Output, answers: Set[str]) -> StagePlan:
-        """Every labelled training utterance with all its descriptions."""
+    def plan(self, output: Output, answers: Set[str], coming: Iterable[str] = ()) -> StagePlan:
+        """Every labelled training utterance with all its descriptions; those of `coming` are taken for granted."""
         described: Mapping[str, Mapping[str, str]] = output.descriptions() or self._inputs.given
+        described = {**described, **dict.fromkeys(coming, dict.fromkeys(self._names, _TO_COME))}
         works = rank_work(self._inputs.utterances, described, self._names, seed=self._config.seed)
         price = price_for(self._config)
         rows = []

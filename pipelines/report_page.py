@@ -121,7 +121,7 @@ def _failures(facts: Facts) -> Html:
 
 def _failure(failure: Failure) -> Html:
     more = failure.count - len(failure.first)
-    ids = [tag("li", tag("code", name), " ", tag("span", detail, class_="said")) for name, detail in failure.first]
+    ids = [tag("li", tag("code", name), " ", tag("span", _cut(text), class_="said")) for name, text in failure.first]
     return tag(
         "article",
         tag("h3", f"{failure.count:,} × {failure.reason}", tag("small", f" in {failure.stage}")),
@@ -149,7 +149,7 @@ def _discovery(found: Mapping[str, Any]) -> Html:
     refused = len(found.get("refused", ()))
     how = (
         f"{found.get('model')} was asked {found.get('answers', 0) + refused} times over random training utterances"
-        f"{f'; {refused} answers could not be used' if refused else ''}. Names that mean the same were merged by "
+        f"{f'; {_answers(refused)} could not be used' if refused else ''}. Names that mean the same were merged by "
         f"{found.get('merged_by', '?')}."
     )
     entries = found.get("table", [])
@@ -307,6 +307,14 @@ def _pictures(pictures: Pictures) -> Html:
         return tag("div", tag("span", pictures.reason or "no pictures", class_="grey"), class_="film")
     images = (tag("img", src=url, alt=f"picture {n} of the clip") for n, url in enumerate(pictures.urls, 1))
     return tag("div", images, class_="film")
+
+
+def _answers(count: int) -> str:
+    return "one answer" if count == 1 else f"{count:,} answers"
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else text[:most].rstrip() + " …"
 
 
 def _ordinal(place: int) -> str:

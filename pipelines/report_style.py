@@ -47,7 +47,7 @@ th.number, td.number { text-align: right; white-space: nowrap; }
 .p4 { fill: var(--p4); } .p5 { fill: var(--p5); } .p6 { fill: var(--p6); }
 article { background: var(--card); border-radius: 8px; padding: .9rem 1rem; margin: .75rem 0; }
 ul { margin: .5rem 0; padding-left: 1.25rem; overflow-wrap: anywhere; font-size: .9375rem; }
-ul.plain { list-style: none; padding: 0; }
+ul.plain { list-style: none; padding: 0; } ul.plain li { margin: .3rem 0; }
 blockquote { margin: .75rem 0 .5rem; font-size: 1.0625rem; font-weight: 600; white-space: pre-wrap; }
 blockquote::before { content: "\\201c"; } blockquote::after { content: "\\201d"; }
 dl { margin: .75rem 0; } dt { font-size: .8125rem; font-weight: 600; color: var(--quiet); }

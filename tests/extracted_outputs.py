@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lgsrr.records import SPLITS, Utterance
 from pipelines.outcomes import Outcome, Receipt
@@ -21,15 +22,15 @@ EVIL = (
 )
 
 
-def receipt(mark: str = "f", **more: object) -> Receipt:
-    whole: dict[str, object] = {
+def receipt(mark: str = "f", **more: Any) -> Receipt:
+    whole: dict[str, Any] = {
         "model": "m", "prompt_version": "p-1", "input_tokens": 100, "output_tokens": 10, "cost_usd": 0.25,
         "attempts": 1, "waited_s": 2.0, "created_at": 1.79e9, "frames": (1, 2, 3), "raw_answer": "raw",
     }  # fmt: skip
-    return Receipt(fingerprint=mark, **{**whole, **more})  # type: ignore[arg-type]
+    return Receipt(fingerprint=mark, **{**whole, **more})
 
 
-def described(name: str, texts: Sequence[str] = ("nods", "smiles", "turns"), **more: object) -> Outcome:
+def described(name: str, texts: Sequence[str] = ("nods", "smiles", "turns"), **more: Any) -> Outcome:
     return Outcome(
         id=name, stage="describe", status="done", receipts=(receipt(**more),), aspects=ASPECTS, texts=tuple(texts)
     )  # fmt: skip
@@ -42,8 +43,8 @@ def ranked(name: str, order: Sequence[str], shown: Sequence[str] = ASPECTS) -> O
     )  # fmt: skip
 
 
-def set_aside(name: str, reason: str, detail: str = "d", **more: object) -> Outcome:
-    marks = (receipt("q", **{"cost_usd": 0.5, **more}),)  # type: ignore[arg-type]
+def set_aside(name: str, reason: str, detail: str = "d", **more: Any) -> Outcome:
+    marks = (receipt("q", **{"cost_usd": 0.5, **more}),)
     return Outcome(
         id=name, stage="describe", status="quarantined", receipts=marks, reason=reason, detail=detail, advice="Mend it."
     )  # fmt: skip

@@ -137,7 +137,7 @@ def test_cost_and_tokens_come_from_receipts_with_failures_and_discovery(facts: F
 
 
 def test_discovery_shows_its_frequencies_and_the_names_that_were_merged(page: Seen) -> None:
-    assert "gpt was asked 10 times over random training utterances; 1 answers could not be used" in page.text
+    assert "gpt was asked 10 times over random training utterances; one answer could not be used" in page.text
     assert "Scene Description 9 Scene Description, scene description" in page.text
 
 

@@ -7,6 +7,7 @@ A clip whose answers are kept is not decoded again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -65,16 +66,21 @@ class DescribeRows:
     """Takes frames, yields outcomes; Ray Data holds it in actors with an engine's GPUs."""
 
     def __init__(self, out: str, asking: Asking, board: JobBoard, setup: LlmSetup | None) -> None:
-        self._loop, self._board = BackgroundLoop(), board
+        self._loop, self._leaving, self._board = BackgroundLoop(), contextlib.AsyncExitStack(), board
         self._alone = asyncio.Lock()
         self._asking = asking
         self._decoder: Decoder | None = None
         self._describer = self._loop.run(self._start(out, setup))
 
     async def _start(self, out: str, setup: LlmSetup | None) -> Describer:
-        engine = make_engine(self._asking.engine, asker=await setup.asker() if setup else None)
+        asker = None if setup is None else await self._leaving.enter_async_context(setup.asking())
+        engine = make_engine(self._asking.engine, asker=asker)
         await engine.start()
         return Describer(engine, self._asking, AnswerStore(out))
+
+    def __del__(self) -> None:
+        """Ray Data lets go of an actor that has nothing left to do while others work on."""
+        self._loop.run(self._leaving.aclose())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         try:

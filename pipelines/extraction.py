@@ -344,11 +344,8 @@ class Cluster:
         setup = self.llm()
 
         async def ask_all() -> discover.Found:
-            asker = await setup.asker()
-            try:
+            async with setup.asking() as asker:
                 return await discover.discover(asked, ask, asker)
-            finally:
-                await asker.close()
 
         try:
             return asyncio.run(ask_all())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import ray
@@ -74,11 +75,20 @@ class LlmSetup:
         retry = RetryPolicy(attempts=config.attempts)
         return cls(endpoint=endpoint.resolved(), price=None, retry=retry, out=config.out, budget=budget)
 
-    async def asker(self) -> Asker:
-        """An asker on the running loop."""
+    @contextlib.asynccontextmanager
+    async def asking(self) -> AsyncIterator[Asker]:
+        """An asker on the running loop. When the block ends, the budget hears what its last calls have cost: who leaves
+        without a word holds up everybody else, since its calls count as in flight for a minute.
+        """
         budget = Budget.of_actor(self.budget)
         client = OpenAiClient(self.endpoint, price=self.price, on_headers=budget.observe)
-        return Asker(client, budget, AnswerStore(self.out), self.retry, price=self.price)
+        asker = Asker(client, budget, AnswerStore(self.out), self.retry, price=self.price)
+        try:
+            yield asker
+        finally:
+            await asker.close()
+            await budget.close()
+            await client.close()
 
     def stop(self, reason: str) -> None:
         """Nothing more is asked, by anybody."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import time
@@ -26,8 +27,12 @@ class RankRows:
 
     def __init__(self, setup: LlmSetup, ask: RankAsk, board: JobBoard) -> None:
         self._ask, self._board = ask, board
-        self._loop = BackgroundLoop()
-        self._asker = self._loop.run(setup.asker())
+        self._loop, self._leaving = BackgroundLoop(), contextlib.AsyncExitStack()
+        self._asker = self._loop.run(self._leaving.enter_async_context(setup.asking()))
+
+    def __del__(self) -> None:
+        """Ray Data lets go of an actor that has nothing left to do while others work on."""
+        self._loop.run(self._leaving.aclose())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         works = [work_from_text(text) for text in batch.column("work").to_pylist()]

@@ -73,7 +73,7 @@ def settings(table: Path, out: Path | str, base_url: str, **changes: Any) -> Ext
     values: dict[str, Any] = {
         "dataset": "mine", "data": str(table), "out": str(out), "engine": "scripted", "llm": "stand-in",
         "base_url": base_url, "price_in": PRICE_IN, "price_out": PRICE_OUT, "frames": 4, "rounds": 4, "subset": 3,
-        "timeout_s": 20.0,
+        "timeout_s": 20.0, "runs": str(table.parent / "runs"),
     }  # fmt: skip
     return ExtractConfig(**{**values, **changes})
 

@@ -33,6 +33,7 @@ from pipelines.stand_in.faults import Fault, Kind, faults
 from pipelines.stand_in.server import StandIn, serve
 from tests.clip_files import empty, text_as, truncated, with_bad_packets
 from tests.clips import moving_square, write_clip, write_sound
+from tests.conftest import tracked_in_memory
 from tests.extraction_runs import (
     assert_nothing_twice,
     charge,
@@ -68,8 +69,8 @@ class Chain:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_pauses() -> Iterator[None]:
-    """Between two tries: the policy travels to the actors with the job."""
-    with pytest.MonkeyPatch.context() as patched:
+    """Between two tries: the policy travels to the actors with the job. What is recorded stays in memory."""
+    with pytest.MonkeyPatch.context() as patched, tracked_in_memory():
         patched.setattr(llm_setup, "RetryPolicy", functools.partial(RetryPolicy, base_s=0.05))
         yield
 

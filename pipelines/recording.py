@@ -27,13 +27,14 @@ from lgsrr.spool import Status
 from lgsrr.tracker import Tracker, describe
 
 from . import discover
+from .blotting import without_keys
 from .calls import Request
 from .describe_prompts import PROMPT_VERSION, joint_prompt, separate_prompt
 from .inputs import Inputs, aspects_in
 from .output import FOLDERS, Output
 from .rank import PROMPT_VERSION as RANK_VERSION
 from .rank import RankAsk, rank_request, rank_work
-from .report import REPORT_FILE, bias_of, without_keys
+from .report import REPORT_FILE, bias_of
 from .samples import draw_samples
 from .settings import ExtractConfig
 

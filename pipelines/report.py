@@ -7,15 +7,12 @@ runs together and can be made anew at any time; `pipelines.report_page` draws it
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lgsrr import storage
-from lgsrr.destination import without_password
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, QUARANTINE_FOLDER, RANKINGS_FOLDER
 from lgsrr.records import SPLITS
 
@@ -229,16 +226,3 @@ def _spent(stage: str, rows: Sequence[Mapping[str, Any]]) -> Spent:
         cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
         waited_s=sum(row["waited_s"] or 0.0 for row in rows if row["attempts"]),
     )
-
-
-_KEY = re.compile(r"\b(?:sk|hf|gsk|xai|AKIA)[-_]?[A-Za-z0-9_-]{16,}")
-_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:key|token|secret|sig|password|credential)[^=&\s]*=)[^&\s'\"]+")
-
-
-def without_keys(text: str) -> str:
-    """A text without keys and passwords: those of URLs, of known forms, and the one that this process holds."""
-    held = [value for name in ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY") if (value := os.environ.get(name))]
-    for key in held:
-        text = text.replace(key, "…") if len(key) >= 8 else text
-    words = (without_password(word) if "://" in word else word for word in re.split(r"(\s+|=)", text))
-    return _QUERY.sub(r"\1…", _KEY.sub("…", "".join(words)))

@@ -13,9 +13,10 @@ from typing import Any
 
 from lgsrr.records import SPLITS
 
+from .blotting import without_keys
 from .markup import Child, Html, joined, legend, page, stacked_bar, table, tag
 from .rank import PositionBias
-from .report import Facts, Failure, without_keys
+from .report import Facts, Failure
 from .report_style import STYLE
 from .samples import Sample
 from .thumbnails import Pictures
@@ -249,7 +250,7 @@ def _run(number: int, run: Mapping[str, Any]) -> Html:
             f"{done['before']:,}",
             f"{done['done']:,}",
             f"{done['set_aside']:,}",
-            f"{done['seconds']:,.0f} s",
+            _duration(done["seconds"]),
             f"{(done['done'] + done['set_aside']) / done['seconds']:.2f}" if done["seconds"] > 0 else "–",
         )
         for name, done in run.get("stages", {}).items()

@@ -29,7 +29,7 @@ pre { white-space: pre-wrap; background: var(--paper); border: 1px solid var(--l
 table { border-collapse: collapse; width: 100%; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
   unicode-bidi: isolate; }
-td { min-width: 4rem; }
+td { min-width: 4rem; } td:first-child { min-width: 7rem; }
 th { font-weight: 600; color: var(--quiet); font-size: .8125rem; white-space: nowrap; }
 td:last-child, th:last-child { padding-right: 0; }
 th.number, td.number { text-align: right; white-space: nowrap; }

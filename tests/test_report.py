@@ -11,6 +11,7 @@ from PIL import Image
 
 from lgsrr.errors import DataError
 from lgsrr.extracted import RANKINGS_FOLDER
+from pipelines.blotting import without_keys
 from pipelines.markup import escaped, joined, tag
 from pipelines.output import Output
 from pipelines.rank import PositionBias, position_bias
@@ -21,7 +22,6 @@ from pipelines.report import (
     latest_report,
     places_of,
     spent_of,
-    without_keys,
     write_report,
 )
 from pipelines.report_page import bias_sentence, report_page
@@ -233,9 +233,13 @@ def test_a_run_that_ended_early_says_why_without_its_keys(tmp_path: Path) -> Non
         ("--base-url http://me:secret@host:80/v1", "--base-url http://host:80/v1"),
         ("--base-url=https://me:secret@host/v1", "--base-url=https://host/v1"),
         ("https://host/v1?api-key=12345&x=1", "https://host/v1?api-key=…&x=1"),
+        ('{"base_url": "http://me:secret@host/v1"}', '{"base_url": "http://host/v1"}'),
         ("--llm sk-proj-abcdefghijklmnop123", "--llm …"),
         ("the-key-of-this-process here", "… here"),
-        ("--data /a/b --out s3://bucket/out", "--data /a/b --out s3://bucket/out"),
+        (
+            "--data /a/skateboarding-in-the-park --out s3://bucket/out",
+            "--data /a/skateboarding-in-the-park --out s3://bucket/out",
+        ),
     ],
 )
 def test_no_key_is_shown(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:

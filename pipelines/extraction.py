@@ -242,9 +242,10 @@ class Extraction:
         worked = [r for r in self.reports if r.done or r.set_aside]
         before = self.output.manifest() or {}
         manifest = self._manifest(before, started, aspects, cost)
-        if worked or any(before.get(name) != manifest[name] for name in _STATE):
+        changed = bool(worked) or any(before.get(name) != manifest[name] for name in _STATE)
+        if changed:
             self.output.write_json(MANIFEST_FILE, manifest)
-        report = latest_report(self.config, self.output, changed=bool(worked))
+        report = latest_report(self.config, self.output, changed=changed)
         recorded = exported = None
         if worked:
             recorded = record(

@@ -80,11 +80,11 @@ def print_result(result: Extracted, console: Console) -> None:
         for reason, count in sorted(r.reasons.items(), key=lambda item: -item[1]):
             console.print(f"{r.stage}: {count} set aside: {reason}", highlight=False)
     console.print(f"output   {result.out}", highlight=False, soft_wrap=True)
-    console.print(f"report   {result.report}", highlight=False, soft_wrap=True)
+    console.print(f"report   {result.report}", highlight=False, soft_wrap=True, markup=False)
     if result.exported is not None:
-        console.print(f"tables   {result.exported}", highlight=False, soft_wrap=True)
+        console.print(f"tables   {result.exported}", highlight=False, soft_wrap=True, markup=False)
     if result.recorded is not None:
-        console.print(f"MLflow   {result.recorded}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow   {result.recorded}", highlight=False, soft_wrap=True, markup=False)
     if result.cost_usd:
         console.print(f"cost     ${result.cost_usd:.4f} in all", highlight=False)
 

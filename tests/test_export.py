@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lgsrr import storage
 from lgsrr.catalog import load_dataset
 from lgsrr.errors import ConfigError
 from lgsrr.records import Dataset, Split, Utterance
@@ -154,3 +155,15 @@ def test_aspects_that_discovery_found_are_checked_before_a_table_is_written(tmp_
     with pytest.raises(ConfigError, match="the aspects are Scene Description"):
         export_released(config(tmp_path), output)
     assert not (tmp_path / "released").exists()
+
+
+def test_the_tables_are_written_to_a_store_as_to_a_disk(tmp_path: Path) -> None:
+    store = "memory://export-test/out"
+    output_of(tmp_path, small(*THREE))
+    for path in tmp_path.rglob("*.*"):
+        if path.is_file():
+            storage.write_bytes(storage.join(store, str(path.relative_to(tmp_path))), path.read_bytes())
+    settings = ExtractConfig(dataset="mintrec2", out=store, export="released")
+    exported = export_released(settings, Output(store))
+    assert exported.folder == f"{store}/released"
+    assert load_dataset("mintrec2", exported.folder).digest == load_dataset("mintrec2", str(tmp_path)).digest

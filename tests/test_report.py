@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lgsrr import storage
 from lgsrr.errors import DataError
 from lgsrr.extracted import RANKINGS_FOLDER
 from pipelines.blotting import without_keys
@@ -310,3 +311,12 @@ def test_spending_is_counted_once_for_rows_of_one_answer(tmp_path: Path) -> None
     output.commit([described("u0")])
     assert [(s.stage, s.calls, s.cost_usd) for s in spent_of(output)] == [("describe", 1, 0.25)]
     assert output.table(RANKINGS_FOLDER).num_rows == 0
+
+
+def test_a_report_is_written_to_a_store_as_to_a_disk(tmp_path: Path) -> None:
+    local = write_output(tmp_path)
+    away = Output("memory://report-test/out")
+    storage.write_bytes(away.path("utterances.parquet"), storage.read_bytes(local.path("utterances.parquet")))
+    path = latest_report(config(away), away, changed=False)
+    assert path == "memory://report-test/out/report.html"
+    assert "Extraction of mine" in Seen(storage.read_bytes(path).decode()).text

@@ -49,6 +49,8 @@ class Exported:
     rows: Mapping[Split, int]
     left_out: int
     """Utterances that the layout has no place for: not described, or of the training split and not ranked."""
+    untrained: tuple[str, ...]
+    """Labels of dev and test that no training utterance has, as after `--limit`: no reader takes such tables."""
 
 
 def check_export(config: ExtractConfig, dataset: Dataset) -> None:
@@ -89,6 +91,7 @@ def export_released(config: ExtractConfig, output: Output) -> Exported:
     ranked = {row["id"]: row["aspects"] for row in output.table(RANKINGS_FOLDER, ["id", "aspects"]).to_pylist()}
     further = _further(config, layout)
     counts: dict[Split, int] = {}
+    labels: dict[Split, set[str]] = {}
     utterances = output.utterances()
     for split in SPLITS:
         rows = [u for u in utterances if u["split"] == split and _whole(u, described, ranked)]
@@ -107,8 +110,10 @@ def export_released(config: ExtractConfig, output: Output) -> Exported:
             orders = [(*name, *map(_ranked_as, ranked[u["id"]])) for name, u in zip(ids, rows, strict=True)]
             columns = (*layout.ranking_id_columns, *_RANK_COLUMNS)
             _write(storage.join(folder, layout.rankings), columns, orders, end="\r\n")
-        counts[split] = len(rows)
-    return Exported(folder=folder, rows=counts, left_out=len(utterances) - sum(counts.values()))
+        counts[split], labels[split] = len(rows), {u["label"] for u in rows}
+    untrained = sorted((labels["dev"] | labels["test"]) - labels["train"])
+    left_out = len(utterances) - sum(counts.values())
+    return Exported(folder=folder, rows=counts, left_out=left_out, untrained=tuple(untrained))
 
 
 def _whole(
@@ -172,4 +177,6 @@ def summary(exported: Exported) -> str:
     """One line for a person."""
     counts = " / ".join(str(exported.rows[split]) for split in SPLITS)
     left = f"; {exported.left_out} left out, not described or not ranked" if exported.left_out else ""
-    return f"{exported.folder}: {counts} utterances (train / dev / test){left}"
+    known = len(exported.untrained)
+    bare = f"; {known} label{'s' * (known > 1)} of dev and test without a training utterance, which no reader takes"
+    return f"{exported.folder}: {counts} utterances (train / dev / test){left}{bare if known else ''}"

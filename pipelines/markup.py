@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 _VOID = frozenset({"meta", "img"})
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -51,7 +51,8 @@ def joined(*children: Child) -> Html:
 
 
 def escaped(text: str) -> Html:
-    """A text as markup; control characters and halves of characters, which no page can hold, become �."""
+    """A text as markup; control characters, those that turn the direction of what follows, and halves of characters
+    become �."""
     return Html(html.escape(_CONTROL.sub("\ufffd", text), quote=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,13 @@ def test_an_utterance_that_is_not_described_or_not_ranked_is_left_out_and_counte
     assert exported.left_out == 2
     assert "2 left out" in summary(exported)
     assert len(load_dataset("mintrec2", exported.folder).utterances) == 3
+
+
+def test_labels_that_are_never_trained_are_told(tmp_path: Path) -> None:
+    odd = dataclasses.replace(whole("dia3_utt3", "test"), label="Warn")
+    exported = export_released(config(tmp_path), output_of(tmp_path, small(*THREE, odd)))
+    assert exported.untrained == ("Warn",)
+    assert "1 label of dev and test without a training utterance" in summary(exported)
 
 
 def test_exporting_again_replaces_the_tables(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_the_page_runs_no_script_and_fetches_nothing(tmp_path: Path) -> None:
 def test_a_text_is_escaped_unless_a_tag_made_it() -> None:
     assert tag("p", "<b>", tag("b", "&"), title='"') == '<p title="&quot;">&lt;b&gt;<b>&amp;</b></p>'
     assert joined(["a<", [1, None]]) == "a&lt;1"
-    assert escaped("\x00 \ud800 tab\t") == "\ufffd \ufffd tab\t"
+    assert escaped("\x00 \ud800 \u202e tab\t") == "\ufffd \ufffd \ufffd tab\t"
 
 
 def test_an_output_with_nothing_in_it_gives_a_page_that_says_so(tmp_path: Path) -> None:

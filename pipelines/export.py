@@ -85,35 +85,54 @@ def export_released(config: ExtractConfig, output: Output) -> Exported:
 
     Raises ConfigError where the aspects are not the layout's, DataError where a table cannot be read or written.
     """
-    layout, folder = RELEASED[config.dataset], output.path(FOLDER)
     check_aspects(entry["name"] for entry in (output.aspects() or {"aspects": []})["aspects"])
+    layout, folder = RELEASED[config.dataset], output.path(FOLDER)
     described = output.descriptions()
     ranked = {row["id"]: row["aspects"] for row in output.table(RANKINGS_FOLDER, ["id", "aspects"]).to_pylist()}
     further = _further(config, layout)
-    counts: dict[Split, int] = {}
-    labels: dict[Split, set[str]] = {}
     utterances = output.utterances()
+    rows: dict[Split, list[_Row]] = {split: [] for split in SPLITS}
+    for u in utterances:
+        if _whole(u, described, ranked):
+            name = _id_columns(layout, u["id"])
+            said = (u["text"], u["label"], *further.get(u["id"], ("",) * len(_FURTHER[config.dataset])))
+            seen = tuple(described[u["id"]][aspect] for aspect in _NAMES)
+            rows[u["split"]].append(_Row(name=name, said=said, seen=seen, order=tuple(ranked.get(u["id"], ()))))
     for split in SPLITS:
-        rows = [u for u in utterances if u["split"] == split and _whole(u, described, ranked)]
-        ids = [_id_columns(layout, u["id"]) for u in rows]
-        blank = ("",) * len(_FURTHER[config.dataset])
-        texts = [
-            (*name, u["text"], u["label"] or "", *further.get(u["id"], blank))
-            for name, u in zip(ids, rows, strict=True)
-        ]
-        seen = [(*name, *(described[u["id"]][a] for a in _NAMES)) for name, u in zip(ids, rows, strict=True)]
-        columns = (*layout.id_columns, layout.text, layout.label, *_FURTHER[config.dataset])
-        _write(storage.join(folder, layout.texts, f"{split}.tsv"), columns, texts, end="\n")
-        columns = (*layout.id_columns, *_DESCRIBED_AS[config.dataset])
-        _write(storage.join(folder, layout.descriptions, f"{split}.tsv"), columns, seen, end="\r\n")
-        if split == "train":
-            orders = [(*name, *map(_ranked_as, ranked[u["id"]])) for name, u in zip(ids, rows, strict=True)]
-            columns = (*layout.ranking_id_columns, *_RANK_COLUMNS)
-            _write(storage.join(folder, layout.rankings), columns, orders, end="\r\n")
-        counts[split], labels[split] = len(rows), {u["label"] for u in rows}
-    untrained = sorted((labels["dev"] | labels["test"]) - labels["train"])
-    left_out = len(utterances) - sum(counts.values())
-    return Exported(folder=folder, rows=counts, left_out=left_out, untrained=tuple(untrained))
+        _write_split(config.dataset, layout, folder, split, rows[split])
+    labels = {split: {row.said[1] for row in rows[split]} for split in SPLITS}
+    return Exported(
+        folder=folder,
+        rows={split: len(rows[split]) for split in SPLITS},
+        left_out=len(utterances) - sum(map(len, rows.values())),
+        untrained=tuple(sorted((labels["dev"] | labels["test"]) - labels["train"])),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One utterance, as the cells of its tables."""
+
+    name: tuple[str, ...]
+    said: tuple[str, ...]
+    """Text, label and the columns that nobody here reads."""
+    seen: tuple[str, ...]
+    order: tuple[str, ...]
+    """Ranking; training split only."""
+
+
+def _write_split(dataset: str, layout: Layout, folder: str, split: Split, rows: Sequence[_Row]) -> None:
+    """The tables of one split. The authors' own end their lines in two ways, and so do these."""
+    columns = (*layout.id_columns, layout.text, layout.label, *_FURTHER[dataset])
+    path = storage.join(folder, layout.texts, f"{split}.tsv")
+    _write(path, columns, ((*row.name, *row.said) for row in rows), end="\n")
+    columns = (*layout.id_columns, *_DESCRIBED_AS[dataset])
+    path = storage.join(folder, layout.descriptions, f"{split}.tsv")
+    _write(path, columns, ((*row.name, *row.seen) for row in rows), end="\r\n")
+    if split == "train":
+        columns = (*layout.ranking_id_columns, *_RANK_COLUMNS)
+        orders = ((*row.name, *(_RANKED_AS.get(aspect, aspect) for aspect in row.order)) for row in rows)
+        _write(storage.join(folder, layout.rankings), columns, orders, end="\r\n")
 
 
 def _whole(
@@ -144,10 +163,6 @@ def _holds() -> str:
     return f"the authors' layout holds exactly {', '.join(_NAMES)}: --aspects A,E,I. Or leave --export out."
 
 
-def _ranked_as(aspect: str) -> str:
-    return _RANKED_AS.get(aspect, aspect)
-
-
 def _further(config: ExtractConfig, layout: Layout) -> dict[str, tuple[str, ...]]:
     """The columns that extraction does not know, by utterance, where the input has them."""
     names = _FURTHER[config.dataset]
@@ -164,7 +179,7 @@ def _further(config: ExtractConfig, layout: Layout) -> dict[str, tuple[str, ...]
 
 
 def _write(path: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, end: str) -> None:
-    """One table; texts end their lines as the authors' tables do, which differ in that."""
+    """One table, with the line ending `end`."""
     lines = ("\t".join(_BREAK.sub(" ", value) for value in row) + end for row in (columns, *rows))
     try:
         content = "".join(lines).encode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lgsrr.records import SPLITS
@@ -18,7 +18,7 @@ from .markup import Child, Html, joined, legend, page, stacked_bar, table, tag
 from .rank import PositionBias
 from .report import Facts, Failure
 from .report_style import STYLE
-from .samples import Sample
+from .sample_card import sample_card
 from .thumbnails import Pictures
 
 _FEW = 30
@@ -42,7 +42,7 @@ def report_page(facts: Facts) -> bytes:
             _section("Does the order of showing matter?", _BIAS, _bias(facts.bias)),
             _section("Cost and tokens", _COST, _cost(facts)),
             _section("Runs", "Each run of the command, and how fast it worked.", _runs(facts)),
-            _section("Samples", _SAMPLES, [_sample(s, facts.pictures.get(s.id, Pictures())) for s in facts.samples]),
+            _section("Samples", _SAMPLES, _samples(facts)),
         ),
     )
 
@@ -263,51 +263,8 @@ def _run(number: int, run: Mapping[str, Any]) -> Html:
     )
 
 
-def _sample(sample: Sample, pictures: Pictures) -> Html:
-    return tag(
-        "article",
-        _pictures(pictures),
-        tag("blockquote", sample.text, class_="said"),
-        tag(
-            "p",
-            tag("span", sample.split, class_="chip"),
-            tag("span", sample.label or "no label", class_="chip said"),
-            tag("code", sample.id),
-        ),
-        list(_made(sample)),
-        tag("details", tag("summary", "How it came to be"), tag("ul", [tag("li", line) for line in sample.receipts]))
-        if sample.receipts
-        else None,
-        class_="sample",
-    )
-
-
-def _made(sample: Sample) -> Iterator[Html]:
-    if sample.descriptions:
-        pairs = (
-            (tag("dt", aspect, class_="said"), tag("dd", text, class_="said")) for aspect, text in sample.descriptions
-        )
-        yield tag("dl", list(pairs))
-    if sample.ranking:
-        yield tag("p", tag("b", "Ranked: "), tag("span", " > ".join(sample.ranking), class_="said"))
-    if sample.shown:
-        yield tag("p", "shown as ", tag("span", ", ".join(sample.shown), class_="said"), class_="quiet")
-    for trouble in sample.trouble:
-        said = (
-            tag("b", f"Set aside in {trouble.stage}: {trouble.reason}. "),
-            tag("span", trouble.detail, class_="said"),
-        )
-        yield tag("p", said, class_="warning")
-        if trouble.raw_answer:
-            answer = tag("pre", trouble.raw_answer, class_="said")
-            yield tag("details", tag("summary", "The raw answer"), answer)
-
-
-def _pictures(pictures: Pictures) -> Html:
-    if not pictures.urls:
-        return tag("div", tag("span", pictures.reason or "no pictures", class_="grey"), class_="film")
-    images = (tag("img", src=url, alt=f"picture {n} of the clip") for n, url in enumerate(pictures.urls, 1))
-    return tag("div", images, class_="film")
+def _samples(facts: Facts) -> list[Html]:
+    return [sample_card(sample, facts.pictures.get(sample.id, Pictures())) for sample in facts.samples]
 
 
 def _answers(count: int) -> str:

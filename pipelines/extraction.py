@@ -8,6 +8,7 @@ come are written, and the same command goes on from there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -22,11 +23,13 @@ from lgsrr.errors import DataError, LgsrrError
 from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE
 from lgsrr.provenance import package_versions
 from lgsrr.records import Aspect
+from lgsrr.spool import Status
 
 from . import discover
 from .answers import AnswerStore
+from .blotting import without_keys
 from .calls import ExtractionError, Json, Request, Stopped, Usage, fingerprint_of
-from .export import export_released, summary
+from .export import check_aspects, check_export, export_released, summary
 from .inputs import Inputs, aspects_in, given_outcome, known_aspects, read_inputs
 from .job_board import JobBoard
 from .lease import leased
@@ -35,8 +38,8 @@ from .outcomes import Outcome, Stage
 from .output import FOLDERS, Output
 from .plan import StagePlan
 from .progress import StageProgress
-from .recording import record
-from .report import latest_report
+from .recording import check_recording, record
+from .report import latest_report, write_report
 from .settings import ExtractConfig
 from .stopping import stopping
 
@@ -90,6 +93,8 @@ class Extraction:
         self.inputs: Inputs = read_inputs(config)
         self.reports: list[StageReport] = []
         self._kept: frozenset[str] = frozenset()
+        check_export(config, self.inputs.dataset)
+        check_recording(config)
 
     # Plans
 
@@ -126,14 +131,36 @@ class Extraction:
             self.output.write_utterances(self.inputs.utterances)
             for stage in FOLDERS:
                 self.output.tidy(stage, {})
-            with self._cluster() as cluster:
-                aspects = self._aspects(cluster)
-                if "describe" not in self.config.stage_list:
-                    self._take_given(aspects)
-                for stage in self.config.stage_list:
-                    if stage != "discover":
-                        self._stage(stage, aspects, cluster)
+            try:
+                with self._cluster() as cluster:
+                    aspects = self._all_stages(cluster)
+            except ExtractionError as error:
+                self._record_end(started, str(error))
+                raise
             return self._finish(started, aspects)
+
+    def _all_stages(self, cluster: Cluster) -> tuple[Aspect, ...]:
+        aspects = self._aspects(cluster)
+        if self.config.export == "released":
+            check_aspects(aspect.name for aspect in aspects)
+        if "describe" not in self.config.stage_list:
+            self._take_given(aspects)
+        for stage in self.config.stage_list:
+            if stage != "discover":
+                self._stage(stage, aspects, cluster)
+        return aspects
+
+    def _record_end(self, started: float, reason: str) -> None:
+        """Report and MLflow of a run that ends early, where it did anything; they never hide why it ends."""
+        if not any(r.done or r.set_aside for r in self.reports):
+            return
+        with contextlib.suppress(LgsrrError):
+            write_report(self.config, self.output, ended_early=reason)
+        status: Status = "KILLED" if "interrupted" in reason or "asked to stop" in reason else "FAILED"
+        record(
+            self.config, self.output, self.inputs, self.reports,
+            started=started, command=command_line(), status=status, reason=reason, timeout_s=5.0,
+        )  # fmt: skip
 
     @contextmanager
     def _cluster(self) -> Iterator[Cluster]:
@@ -270,8 +297,8 @@ class Extraction:
         run = {
             "started": started,
             "finished": time.time(),
-            "command": command_line(),
-            "settings": dataclasses.asdict(self.config),
+            "command": without_keys(command_line()),
+            "settings": {name: _blotted(value) for name, value in dataclasses.asdict(self.config).items()},
             "stages": {r.stage: dataclasses.asdict(r) for r in self.reports},
         }
         counts = {
@@ -312,11 +339,17 @@ class Cluster:
             self._stack.enter_context(stopping(self.stop))
         return self._board
 
-    def llm(self) -> LlmSetup:
-        """How the language model is asked, by this run's one budget."""
+    def llm(self, unwritten_usd: float = 0.0) -> LlmSetup:
+        """How the language model is asked, by this run's one budget.
+
+        `unwritten_usd`: what answers have cost that are kept and on no receipt yet; a budget begins anew with them.
+        """
         self.board()
+        if self._llm is not None and unwritten_usd:
+            self._llm.close()
+            self._llm = None
         if self._llm is None:
-            self._llm = LlmSetup.start(self._config, spent_usd=self._output.cost_usd())
+            self._llm = LlmSetup.start(self._config, spent_usd=self._output.cost_usd() + unwritten_usd)
             self._stack.callback(self._llm.close)
         return self._llm
 
@@ -378,6 +411,10 @@ class Cluster:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def _blotted(value: Json) -> Json:
+    return without_keys(value) if isinstance(value, str) else value
 
 
 def _stage(stage: Stage) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from lgsrr.records import Aspect
 
+from .answers import AnswerStore
+from .asking import STORE_THREADS
 from .batching import answer_by_batch
 from .flow import Step, block_rows, stream
 from .inputs import Inputs
@@ -68,10 +71,20 @@ class RankStage:
             answer_by_batch([rank_request(work, self._ask) for work in works], config, cluster)
         step = Step(
             kind=RankRows,
-            arguments={"setup": cluster.llm(), "ask": self._ask, "board": cluster.board()},
+            arguments={"setup": cluster.llm(self._unwritten_usd(plan)), "ask": self._ask, "board": cluster.board()},
             actors=config.callers,
             num_cpus=0.25,
         )
         rate = None if config.rpm is None else config.rpm / 60
         rows = block_rows(len(plan.rows), config.callers, step.calls, rows_per_second=rate)
         return stream([(row.id, row.work) for row in plan.rows], [step], rows)
+
+    def _unwritten_usd(self, plan: StagePlan) -> float:
+        """What the plan's rows have cost already, by batches or in a run that was killed; for a budget alone."""
+        if self._config.budget_usd is None:
+            return 0.0
+        answers = AnswerStore(self._config.out)
+        kept = answers.fingerprints()
+        with ThreadPoolExecutor(STORE_THREADS) as threads:
+            found = threads.map(answers.get, [row.fingerprint for row in plan.rows if row.fingerprint in kept])
+        return sum(answer.usage.cost_usd for answer in found if answer is not None)

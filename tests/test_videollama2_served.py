@@ -90,7 +90,7 @@ def test_a_server_whose_model_says_garbage_does_not_come_up(checkpoint: Path, tm
 
 
 def test_ray_datas_stage_answers_as_transformers_does(checkpoint: Path, tmp_path: Path) -> None:
-    """Rows hold the path of a clip, or its bytes; one is damaged, and is the only one without an answer."""
+    """The clip of one row is absent: it is the only row without an answer, and says why."""
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 

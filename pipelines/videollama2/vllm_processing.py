@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from transformers import BatchFeature
+from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
 from vllm.multimodal.media import MediaWithBytes
 from vllm.multimodal.parse import (
@@ -35,6 +36,8 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 from vllm.renderers import TokenizeParams
+
+from lgsrr.errors import ClipError, PromptError
 
 from .configuration import VideoLlama2Config
 from .frames import Frames, as_frames
@@ -142,8 +145,12 @@ class ClipProcessor(BaseMultiModalProcessor[ProcessingInfo]):  # type: ignore[mi
     """Pixels of the clips, and where in the prompt their tokens go."""
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
-        check_marks(list(inputs.prompt), inputs.mm_data_items.get_all_counts().get("video", 0))
-        return super().apply(inputs, timing_ctx)
+        """Raises what vLLM takes for the caller's fault: the message of any other error is lost in its async engine."""
+        try:
+            check_marks(list(inputs.prompt), inputs.mm_data_items.get_all_counts().get("video", 0))
+            return super().apply(inputs, timing_ctx)
+        except (ClipError, PromptError) as error:
+            raise VLLMValidationError(str(error)) from error
 
     def _preprocess_hf_mm_data(self, mm_data: Mapping[str, Any], hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
         """Decodes here, and not in the processor, whose errors vLLM hides behind the data that it was given."""

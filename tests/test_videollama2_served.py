@@ -21,6 +21,7 @@ from tests.vllm_engine import Server, needs_vllm
 pytestmark = [*needs_vllm, pytest.mark.slow]
 RECORDED = SHARED / "parity" / "videollama2"
 WITH_CANARY = {"VLLM_PLUGINS": "videollama2,videollama2_canary"}
+SWITCHED = {"on": {}, "off": {"VIDEOLLAMA2_CANARY": "off"}}
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the canary's plug-in, and the canary switched off by name."""
-    server = Server(checkpoint, tmp_path_factory.mktemp("server") / "log", VIDEOLLAMA2_CANARY="off", **WITH_CANARY)
-    try:
-        assert server.comes_up(), server.log.read_text()
-        yield server
-    finally:
+def servers(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """Two servers with the canary's plug-in, which is switched on and off; started together, as a start takes long."""
+    logs = tmp_path_factory.mktemp("servers")
+    servers = {canary: Server(checkpoint, logs / canary, **WITH_CANARY, **SWITCHED[canary]) for canary in SWITCHED}
+    yield servers
+    for server in servers.values():
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(servers: dict[str, Server]) -> Server:
+    """The one whose canary is off, when it has come up."""
+    assert servers["off"].comes_up(), servers["off"].log.read_text()
+    return servers["off"]
 
 
 def message(clip: Path | None, instruction: str) -> dict[str, Any]:
@@ -79,14 +86,11 @@ def test_a_server_refuses_a_bad_message_with_its_reason_and_lives_on(
     assert len(server.chat([message(good, "Go.")], 4)["token_ids"]) == 4
 
 
-def test_a_server_whose_model_says_garbage_does_not_come_up(checkpoint: Path, tmp_path: Path) -> None:
-    server = Server(checkpoint, tmp_path / "log", **WITH_CANARY)
-    try:
-        assert not server.comes_up(), "it serves"
-        assert server.process.returncode != 0
-        assert f"{checkpoint} does not speak: asked to describe a rolling ball" in server.log.read_text()
-    finally:
-        server.stop()
+def test_a_server_whose_model_says_garbage_does_not_come_up(checkpoint: Path, servers: dict[str, Server]) -> None:
+    refused = servers["on"]
+    assert not refused.comes_up()
+    assert refused.process.returncode != 0
+    assert f"{checkpoint} does not speak: asked to describe a rolling ball" in refused.log.read_text()
 
 
 def test_ray_datas_stage_answers_as_transformers_does(checkpoint: Path, tmp_path: Path) -> None:

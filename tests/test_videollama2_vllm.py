@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lgsrr.errors import ModelError
-from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor
+from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor, frames
 from pipelines.videollama2.random_checkpoint import RandomCheckpoint, make_tokenizer, tiny, write_checkpoint
 from tests.clips import moving_square, write_clip
 from tests.shared import SHARED, needs_shared
@@ -29,10 +30,10 @@ WORDS = ["Go.", "Describe the speakers' actions in the video.", "What do their f
 class Pair:
     """One checkpoint in a vLLM engine and in transformers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.model = VideoLlama2ForConditionalGeneration.from_pretrained(folder)
         self.processor = VideoLlama2Processor.from_pretrained(folder)
-        self.llm = start(folder)
+        self.llm = start(folder, **settings)
         self.llm.apply_model(start_counting)
 
     def by_transformers(self, prompts: list[str], clips: list[Any], tokens: int = 16) -> list[list[int]]:
@@ -112,6 +113,30 @@ def test_the_prefix_with_the_clip_in_it_is_kept(pair: Pair) -> None:
     assert again.num_cached_tokens >= (ids.index(-201) + pair.processor.tokens_per_clip) // 128 * 128 > 0
 
 
+@pytest.mark.parametrize("kind", ["path", "bytes", "named"])
+def test_three_prompts_on_one_file_decode_it_once(
+    pair: Pair, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM knows the file by its bytes, or by the name that the caller gives it, without looking into it."""
+    decode = Mock(wraps=frames.read_frames)
+    monkeypatch.setattr(frames, "read_frames", decode)
+    file = write_clip(tmp_path / "a.mp4", moving_square(20, seed=len(kind)))
+    clip = file.read_bytes() if kind == "bytes" else file
+    names = {"multi_modal_uuids": {"video": [str(file)]}} if kind == "named" else {}
+    prompts = [pair.prompt(words) for words in WORDS[:3]]
+    requests = [{"prompt": prompt, "multi_modal_data": {"video": clip}, **names} for prompt in prompts]
+    answers = tokens_of(pair.llm.generate(requests, greedy(8), use_tqdm=False))
+    assert decode.call_count == 1
+    assert answers == pair.by_transformers(prompts, [clip] * 3, 8)
+
+
+def test_a_file_that_was_overwritten_is_another_clip(pair: Pair, tmp_path: Path) -> None:
+    prompt, file = pair.prompt("Go."), tmp_path / "a.mp4"
+    for seed in (71, 72):
+        write_clip(file, moving_square(20, seed=seed))
+        assert pair.by_vllm([prompt], [file], 8) == pair.by_transformers([prompt], [file], 8)
+
+
 def test_token_ids_with_one_mark_are_a_prompt_too(pair: Pair) -> None:
     prompt, clip = pair.prompt("Go."), moving_square(16, seed=80)
     ids = pair.processor.prompt_ids(prompt)
@@ -126,21 +151,28 @@ def test_token_ids_with_one_mark_are_a_prompt_too(pair: Pair) -> None:
     [
         ("<video> and <video>", "array", "2 x '<video>' and 1 clip; they must match"),
         ("no mark", "array", "a clip was given, but the prompt has no '<video>'"),
-        ("<video> no clip", None, "Token id -201 is out of vocabulary"),
+        ("<video> no clip", None, "stands for a '<video>' in the prompt, and no clip was given for it"),
         ("", None, "cannot be empty"),
         ("<video>" + "why " * 900, "array", "maximum context length|longer than the maximum model length"),
-        ("<video>", "/no/clip.mp4", "there is no such file"),
+        ("<video>", "/no/clip.mp4", "/no/clip.mp4: there is no such file"),
+        ("<video>", "noise", "cannot be opened as a video"),
     ],
 )
 def test_bad_input_is_refused_and_the_engine_lives_on(pair: Pair, prompt: str, clip: str | None, message: str) -> None:
+    given = {"array": moving_square(16), "noise": b"noise"}.get(clip or "", clip)
     with pytest.raises(Exception, match=message):
-        ask(pair.llm, [prompt], [moving_square(16) if clip == "array" else clip])
+        ask(pair.llm, [prompt], [given])
     assert len(pair.by_vllm([pair.prompt("Go.")], [moving_square(16)], 4)[0]) == 4
 
 
-def test_videollama2_1_on_vllm_is_answered_as_by_transformers(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_videollama2_1_divided_over_two_processes_is_answered_as_by_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensor parallelism: each process holds half of the heads of tower and language model."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # bound, each process wants a NUMA node of its own
     recipe = RandomCheckpoint(language="qwen2", tower="siglip", connector="stc_connector_v35", seed=3)
-    pair = Pair(write_checkpoint(tmp_path, recipe))
+    pair = Pair(write_checkpoint(tmp_path, recipe), tensor_parallel_size=2)
     try:
         prompts = [pair.prompt(words) for words in WORDS]
         clips = [moving_square(16, seed=90 + i) for i in range(4)]

@@ -10,15 +10,24 @@ What the clip's tokens replace is remembered by position, so that the id which f
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature
+from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
-from vllm.multimodal.parse import MultiModalDataItems, MultiModalDataParser
+from vllm.multimodal.media import MediaWithBytes
+from vllm.multimodal.parse import (
+    MultiModalDataItems,
+    MultiModalDataParser,
+    ProcessorBatchItems,
+    VideoProcessorItems,
+)
 from vllm.multimodal.processing import (
     BaseDummyInputsBuilder,
     BaseMultiModalProcessor,
@@ -27,6 +36,8 @@ from vllm.multimodal.processing import (
     PromptUpdate,
 )
 from vllm.renderers import TokenizeParams
+
+from lgsrr.errors import ClipError, PromptError
 
 from .configuration import VideoLlama2Config
 from .frames import Frames, as_frames
@@ -38,23 +49,42 @@ FILL = 0
 """Any id of the vocabulary; the clip's tokens cover it."""
 
 
-class ClipParser(MultiModalDataParser):  # type: ignore[misc]
-    """Takes paths and bytes as well as arrays, and brings every clip to the frames that are looked at.
+class ClipItems(ProcessorBatchItems[Any]):  # type: ignore[misc]
+    """Clips as they were given; one is decoded only when vLLM has not kept its pixels.
 
-    The sampling comes this early so that vLLM hashes 16 frames, not the whole clip, to know a clip again.
+    vLLM knows a clip by the name that its caller gave (`multi_modal_uuids`), else by a hash: of a file's bytes, or of
+    the frames of an array that are looked at. Either is had without decoding: many prompts on one clip decode it once.
     """
+
+    def __init__(self, sources: Sequence[Any], num_frames: int) -> None:
+        super().__init__(sources, "video")
+        self.num_frames = num_frames
+
+    def get_item_for_hash(self, index: int) -> Any:
+        source = self.data[index]
+        if source is None or isinstance(source, (bytes, MediaWithBytes)):
+            return source
+        if isinstance(source, (str, os.PathLike)):
+            with contextlib.suppress(OSError):
+                return Path(source).read_bytes()
+        return as_frames(source, self.num_frames)  # for what is no readable file, the error that says so
+
+
+class ClipParser(MultiModalDataParser):  # type: ignore[misc]
+    """Takes paths and bytes as well as arrays."""
 
     def __init__(self, num_frames: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_frames = num_frames
 
     def _parse_video_data(self, data: Any) -> Any:
-        return super()._parse_video_data([data] if isinstance(data, (str, bytes, os.PathLike)) else data)
+        items = super()._parse_video_data([data] if isinstance(data, (str, bytes, os.PathLike)) else data)
+        return ClipItems(items.data, self.num_frames) if isinstance(items, VideoProcessorItems) else items
 
     def _get_video_with_metadata(self, video: Any) -> Any:
-        if isinstance(video, (str, bytes, os.PathLike, np.ndarray, list)):
-            return as_frames(video, self.num_frames), None
-        return super()._get_video_with_metadata(video)
+        if isinstance(video, (tuple, MediaWithBytes)):
+            return super()._get_video_with_metadata(video)
+        return video, None
 
 
 class ProcessingInfo(BaseProcessingInfo):  # type: ignore[misc]
@@ -115,8 +145,17 @@ class ClipProcessor(BaseMultiModalProcessor[ProcessingInfo]):  # type: ignore[mi
     """Pixels of the clips, and where in the prompt their tokens go."""
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
-        check_marks(list(inputs.prompt), inputs.mm_data_items.get_all_counts().get("video", 0))
-        return super().apply(inputs, timing_ctx)
+        """Raises what vLLM takes for the caller's fault: the message of any other error is lost in its async engine."""
+        try:
+            check_marks(list(inputs.prompt), inputs.mm_data_items.get_all_counts().get("video", 0))
+            return super().apply(inputs, timing_ctx)
+        except (ClipError, PromptError) as error:
+            raise VLLMValidationError(str(error)) from error
+
+    def _preprocess_hf_mm_data(self, mm_data: Mapping[str, Any], hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        """Decodes here, and not in the processor, whose errors vLLM hides behind the data that it was given."""
+        frames = [as_frames(clip, self.info.processor.num_frames) for clip in mm_data["videos"]]
+        return {"videos": frames}, hf_processor_mm_kwargs
 
     def _get_mm_fields_config(
         self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]

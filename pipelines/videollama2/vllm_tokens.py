@@ -4,7 +4,7 @@ vLLM tokenises a prompt before a model may look at it, and `<video>` is no token
 with their neighbours. So the engine's tokenizer is given a subclass of its own class, in the way in which vLLM itself
 makes tokenizers cached and thread-safe: text with a mark is tokenised piece by piece, each mark becoming `CLIP_ID`.
 An id that is negative never reaches the model: the multimodal processor replaces it, and vLLM refuses a prompt in
-which one is left.
+which one is left, for want of a clip. It does so before the model is asked, with the id in its message; hence `_Place`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from typing import Any
 
 from transformers import BatchEncoding
 
-from .prompts import MARK, splice
+from .prompts import CLIP_ID, MARK, splice
+
+
+class _Place(int):
+    """`CLIP_ID` that explains itself in the message of a prompt with a mark and no clip."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{int(self)} stands for a {MARK!r} in the prompt, and no clip was given for it: it"
 
 
 class _CutsAtMarks:
@@ -23,7 +30,7 @@ class _CutsAtMarks:
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
         whole: Callable[..., Any] = super().__call__  # type: ignore[misc]
         if isinstance(text, str) and MARK in text:
-            ids = splice(whole, text)
+            ids = [_Place(i) if i == CLIP_ID else i for i in splice(whole, text)]
             return BatchEncoding({"input_ids": ids, "attention_mask": [1] * len(ids)})
         if isinstance(text, list) and any(isinstance(t, str) and MARK in t for t in text):
             rows = [self(t, *args, **kwargs) for t in text]

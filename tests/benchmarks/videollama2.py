@@ -5,7 +5,8 @@
 All on one random checkpoint of 37 M parameters, float32, 16 frames at 112 pixels, 64 new tokens an answer, in one run:
 
 (a) clips per second, decoding included: vLLM with 32 requests in flight, against one clip after the other
-(b) generated tokens per second of vLLM with 32 in flight, against one at a time, on clips whose tokens are kept
+(b) generated tokens per second of vLLM with 32 in flight, each on a clip of its own, against one at a time; the clips
+    were asked about before, so that what is measured is generation
 (c) the time of three prompts on one clip, against that of one prompt, on clips not seen before
 (d) the peak of memory while the checkpoint is loaded by transformers, over the size of its weights
 
@@ -68,13 +69,14 @@ class Bench:
 
     def __init__(self, folder: Path, files: list[Path], settings: Settings) -> None:
         self.settings = settings
-        self.files = itertools.cycle(files)
+        self.files = files
         self.names: Iterator[int] = itertools.count()
         self.processor = VideoLlama2Processor.from_pretrained(folder)
         self.prompts = [self.processor.build_prompt(words) for words in INSTRUCTIONS]
         self.model = VideoLlama2ForConditionalGeneration.from_pretrained(folder)
         self.threads = min((1, torch.get_num_threads()), key=self._seconds_on)
         torch.set_num_threads(self.threads)
+        self.known = self.new(settings.in_flight)
         self.llm = self._engine(folder)
 
     def _seconds_on(self, threads: int) -> float:
@@ -96,13 +98,15 @@ class Bench:
             disable_log_stats=True,
         )
 
-    def request(self, prompt: int, clip: int | None = None) -> dict[str, Any]:
-        """A prompt on a clip that is new to vLLM, or on the clip of that name."""
-        name = f"clip-{next(self.names) if clip is None else clip}"
+    def file(self, clip: int) -> Path:
+        return self.files[clip % len(self.files)]
+
+    def request(self, clip: int, prompt: int = 0, file: Path | None = None) -> dict[str, Any]:
+        """A prompt on the clip of that number, to vLLM a clip of its own, whatever its file."""
         return {
             "prompt": self.prompts[prompt],
-            "multi_modal_data": {"video": next(self.files)},
-            "multi_modal_uuids": {"video": [name]},
+            "multi_modal_data": {"video": file or self.file(clip)},
+            "multi_modal_uuids": {"video": [f"clip-{clip}"]},
         }
 
     def by_vllm(self, requests: list[dict[str, Any]]) -> float:
@@ -119,9 +123,9 @@ class Bench:
     def by_transformers(self, clips: int) -> tuple[float, float]:
         """Seconds for `clips` clips one after the other, and the share of them spent on decoding and resizing."""
         count, preparing, started = self.settings.tokens, 0.0, time.perf_counter()
-        for _ in range(clips):
+        for clip in range(clips):
             begun = time.perf_counter()
-            inputs = self.processor(text=self.prompts[0], videos=next(self.files))
+            inputs = self.processor(text=self.prompts[0], videos=self.file(clip))
             preparing += time.perf_counter() - begun
             self.model.generate(**inputs, max_new_tokens=count, min_new_tokens=count)
         seconds = time.perf_counter() - started
@@ -131,25 +135,29 @@ class Bench:
         """(a): clips per second of vLLM, of transformers, and the latter's share of decoding."""
         with stopped():
             seconds, decoding = self.by_transformers(self.settings.clips)
-        many = self.by_vllm([self.request(0) for _ in range(self.settings.in_flight)])
+        many = self.by_vllm([self.request(clip) for clip in self.new(self.settings.in_flight)])
         return self.settings.in_flight / many, self.settings.clips / seconds, decoding
+
+    def new(self, count: int) -> list[int]:
+        """Numbers of clips that vLLM has not seen."""
+        return list(itertools.islice(self.names, count))
 
     def generation(self) -> tuple[float, float]:
         """(b): tokens per second with all in flight, and one at a time."""
-        clip = next(self.names)
-        self.by_vllm([self.request(0, clip)])
-        alone = self.by_vllm([self.request(0, clip)])
-        many = self.by_vllm([self.request(0, clip) for _ in range(self.settings.in_flight)])
-        return self.settings.tokens * self.settings.in_flight / many, self.settings.tokens / alone
+        requests = [self.request(clip) for clip in self.known]
+        self.by_vllm(requests)
+        alone = self.by_vllm(requests[:1])
+        many = self.by_vllm(requests)
+        return self.settings.tokens * len(requests) / many, self.settings.tokens / alone
 
     def three_prompts(self) -> tuple[float, float]:
-        """(c): seconds for three prompts on one new clip, and for one prompt on another, each the mean of four."""
+        """(c): mean seconds for three prompts on a new clip, and for one prompt on a new clip, over the same files."""
+        files = self.files[:4]
         three = one = 0.0
-        for _ in range(4):
-            clip = next(self.names)
-            three += self.by_vllm([self.request(prompt, clip) for prompt in range(3)])
-            one += self.by_vllm([self.request(0)])
-        return three / 4, one / 4
+        for file, of_three, of_one in zip(files, self.new(len(files)), self.new(len(files)), strict=True):
+            three += self.by_vllm([self.request(of_three, prompt, file) for prompt in range(3)])
+            one += self.by_vllm([self.request(of_one, 0, file)])
+        return three / len(files), one / len(files)
 
 
 @contextlib.contextmanager

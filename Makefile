@@ -47,6 +47,7 @@ ui: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.speed
+	$(BIN)/python -m tests.benchmarks.extraction
 	$(BIN)/python -m tests.benchmarks.videollama2
 
 clean:

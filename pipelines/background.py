@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -20,3 +21,9 @@ class BackgroundLoop:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What the coroutine gives; waits for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def leave(self, coroutine: Coroutine[Any, Any, None], within_s: float = 2.0) -> None:
+        """Say goodbye by a coroutine, and wait no longer than that: when the process ends, the loop's thread stands
+        still, and whoever waited for it would stay behind for ever."""
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=within_s)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lgsrr.errors import ClipError, DataError
+from lgsrr.errors import ClipError, LgsrrError
 
 from .answers import AnswerStore
 from .background import BackgroundLoop
@@ -59,6 +59,8 @@ class DecodeRows:
             row["pixels"], row["clip"] = decoded_to_columns(self._decoder.decode(work.uri))
         except ClipError as error:
             row["problem"] = str(error)
+        except LgsrrError as error:  # no clip can be decoded here
+            self._board.stop(str(error))
         return row
 
 
@@ -70,7 +72,11 @@ class DescribeRows:
         self._alone = asyncio.Lock()
         self._asking = asking
         self._decoder: Decoder | None = None
-        self._describer = self._loop.run(self._start(out, setup))
+        self._describer: Describer | None = None
+        try:
+            self._describer = self._loop.run(self._start(out, setup))
+        except (LgsrrError, ImportError) as error:  # the next actor would fare no better
+            board.stop(f"the engine {asking.engine.engine!r} cannot be started: {error}")
 
     async def _start(self, out: str, setup: LlmSetup | None) -> Describer:
         asker = None if setup is None else await self._leaving.enter_async_context(setup.asking())
@@ -80,7 +86,7 @@ class DescribeRows:
 
     def __del__(self) -> None:
         """Ray Data lets go of an actor that has nothing left to do while others work on."""
-        self._loop.run(self._leaving.aclose())
+        self._loop.leave(self._leaving.aclose())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         try:
@@ -100,36 +106,36 @@ class DescribeRows:
         stopped = Outcome(id=work.id, stage="describe", status="stopped")
         if problem is not None:
             return self._given_up(work, "decoder" if "the decoder" in problem else "clip", problem)
-        if await asyncio.to_thread(self._board.stop_reason) is not None:
+        if self._describer is None or await asyncio.to_thread(self._board.stop_reason) is not None:
             return stopped
         decoded = None if clip is None else decoded_from_columns(pixels, clip)
         try:
-            return await self._counted(work, decoded)
+            return await self._counted(self._describer, work, decoded)
         except ClipError as error:
             return self._given_up(work, "clip", str(error))
-        except Stopped as error:
-            reason = str(error)
-        except DataError as error:  # an answer could not be kept: no further one is made
+        except EngineDead:
+            raise
+        except (Stopped, LgsrrError) as error:  # the job ends, or an answer could not be kept, or no clip decoded
             reason = str(error)
         await asyncio.to_thread(self._board.stop, reason)
         return stopped
 
-    async def _counted(self, work: DescribeWork, decoded: Decoded | None) -> Outcome:
+    async def _counted(self, describer: Describer, work: DescribeWork, decoded: Decoded | None) -> Outcome:
         """Describe it; what was begun before and not finished, when an engine died, is done alone."""
         begun = await asyncio.to_thread(self._board.begun, work.id)
         if begun >= GIVE_UP_AFTER:
             return self._given_up(work, "engine", f"the engine died {begun} times while this clip was described")
         if begun:
             async with self._alone:
-                return await self._described(work, decoded)
-        return await self._described(work, decoded)
+                return await self._described(describer, work, decoded)
+        return await self._described(describer, work, decoded)
 
-    async def _described(self, work: DescribeWork, decoded: Decoded | None) -> Outcome:
+    async def _described(self, describer: Describer, work: DescribeWork, decoded: Decoded | None) -> Outcome:
         await asyncio.to_thread(self._board.begin, work.id)
         try:
-            outcome = await self._describer.describe(work, decoded)
+            outcome = await describer.describe(work, decoded)
         except NeedsClip:  # its first answer was kept, and cannot be read: it takes the clip to ask once more
-            outcome = await self._describer.describe(work, await asyncio.to_thread(self._decode, work.uri))
+            outcome = await describer.describe(work, await asyncio.to_thread(self._decode, work.uri))
         await asyncio.to_thread(self._board.finish, work.id)
         return outcome
 

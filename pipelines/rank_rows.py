@@ -10,7 +10,7 @@ import time
 
 import pyarrow as pa
 
-from lgsrr.errors import DataError
+from lgsrr.errors import LgsrrError
 
 from .advice import advice
 from .background import BackgroundLoop
@@ -28,11 +28,15 @@ class RankRows:
     def __init__(self, setup: LlmSetup, ask: RankAsk, board: JobBoard) -> None:
         self._ask, self._board = ask, board
         self._loop, self._leaving = BackgroundLoop(), contextlib.AsyncExitStack()
-        self._asker = self._loop.run(self._leaving.enter_async_context(setup.asking()))
+        self._asker: Asks | None = None
+        try:
+            self._asker = self._loop.run(self._leaving.enter_async_context(setup.asking()))
+        except LgsrrError as error:  # such as a key that is not there on this node
+            board.stop(str(error))
 
     def __del__(self) -> None:
         """Ray Data lets go of an actor that has nothing left to do while others work on."""
-        self._loop.run(self._leaving.aclose())
+        self._loop.leave(self._leaving.aclose())
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         works = [work_from_text(text) for text in batch.column("work").to_pylist()]
@@ -42,13 +46,11 @@ class RankRows:
         return list(await asyncio.gather(*(self._one(work) for work in works)))
 
     async def _one(self, work: RankWork) -> Outcome:
-        if await asyncio.to_thread(self._board.stop_reason) is not None:
+        if self._asker is None or await asyncio.to_thread(self._board.stop_reason) is not None:
             return Outcome(id=work.id, stage="rank", status="stopped")
         try:
             return await rank_one(work, self._ask, self._asker)
-        except Stopped as stopped:
-            reason = str(stopped)
-        except DataError as error:  # an answer could not be kept: no further one is paid for
+        except (Stopped, LgsrrError) as error:  # the job ends, or an answer could not be kept: no more is paid for
             reason = str(error)
         await asyncio.to_thread(self._board.stop, reason)
         return Outcome(id=work.id, stage="rank", status="stopped")

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lgsrr.errors import DataError, LgsrrError
+from lgsrr.errors import LgsrrError
 from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE
 from lgsrr.provenance import package_versions
 from lgsrr.records import Aspect
@@ -46,6 +46,7 @@ from .stopping import stopping
 COMMIT_ROWS, COMMIT_S = 500, 30.0
 _STATE = ("complete", "dataset", "utterances", "aspects", "counts", "fingerprint", "cost_usd")
 """Of the manifest: what it says of the output. A run that was killed before it said so is made up for by the next."""
+_RAYS_WORDS = "\n\nThe above exception was the direct cause of the following exception:"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,7 +250,7 @@ class Extraction:
         except LgsrrError:
             raise
         except Exception as error:
-            reason = cluster.why(error)
+            reason = cluster.stop_reason() or cluster.why(error)
             if waiting:
                 self.output.commit(waiting)
             return reason
@@ -397,17 +398,10 @@ class Cluster:
         return outcomes
 
     def why(self, error: BaseException) -> str:
-        """What ended the stage, in one line."""
-        cause = error
-        while True:
-            inner = getattr(cause, "cause", None) or cause.__cause__
-            if not isinstance(inner, BaseException) or inner is cause:
-                break
-            cause = inner
-        if isinstance(cause, (LgsrrError, DataError)):
-            return str(cause)
-        lines = str(cause).strip().splitlines() or [""]
-        return f"{type(cause).__name__}: {lines[-1]}"
+        """What ended the stage: of an actor's traceback, the words behind it, before Ray Data's own about them."""
+        lines = str(error).partition(_RAYS_WORDS)[0].strip().splitlines()
+        behind = max((place for place, line in enumerate(lines) if line.startswith("  ")), default=-1) + 1
+        return " ".join(lines[behind:])[:1000] or type(error).__name__
 
     def close(self) -> None:
         self._stack.close()

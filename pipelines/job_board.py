@@ -35,6 +35,7 @@ class JobBoard:
 
     def stop(self, reason: str) -> None:
         """End the job for `reason`; the first reason stands."""
+        self._reason = self._reason or reason
         self._ask("stop", reason)
 
     def stop_reason(self, clock: Callable[[], float] = time.monotonic) -> str | None:

@@ -426,6 +426,18 @@ def test_a_budget_that_is_too_small_stops_and_is_never_exceeded_and_a_larger_one
     assert_nothing_twice(config.out)
 
 
+def test_a_budget_counts_answers_that_were_paid_for_and_are_on_no_receipt_yet(tmp_path: Path) -> None:
+    """As after a run that was killed before it wrote a row, and had no budget."""
+    with serve() as server:
+        config = rank_only(tmp_path, server.base_url, 10)
+        first, _ = run(config)
+        shutil.rmtree(Path(config.out) / RANKINGS_FOLDER)
+        more = rank_only(tmp_path, server.base_url, 12, budget_usd=first.cost_usd)
+        with pytest.raises(ExtractionError, match="budget used up"):
+            run(more)
+        assert server.seen.calls == 10
+
+
 # ---- clips and engines ---------------------------------------------------------------------------------------------
 
 
@@ -484,6 +496,17 @@ def test_a_clip_on_which_engine_after_engine_dies_is_set_aside_and_its_neighbour
     assert ids_of(config.out, DESCRIPTIONS_FOLDER) == set(NAMES) - set(quarantine)
     assert_nothing_twice(config.out)
     assert report(result, "describe").done == 7
+
+
+def test_an_engine_that_cannot_start_ends_the_job_with_its_own_words(chain: Chain, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        chain.config, out=str(tmp_path / "out"), aspects="A,E", stages="describe", engine="vllm", model="/nowhere"
+    )
+    with pytest.raises(ExtractionError, match="describe ended early") as ended:
+        run(config)
+    assert "vllm" in str(ended.value).lower()
+    assert "Traceback" not in str(ended.value)
+    assert len(str(ended.value).splitlines()) <= 6
 
 
 def test_a_row_set_aside_by_new_settings_stays_so_though_older_work_on_it_stands(

@@ -35,6 +35,7 @@ from tests.clip_files import empty, text_as, truncated, with_bad_packets
 from tests.clips import moving_square, write_clip, write_sound
 from tests.conftest import tracked_in_memory
 from tests.extraction_runs import (
+    LABELS,
     assert_nothing_twice,
     charge,
     content,
@@ -195,6 +196,16 @@ def test_the_same_command_again_does_nothing_and_says_so(chain: Chain, monkeypat
     assert "everything is done already; nothing was asked" in text.getvalue()
     again = explain(chain.config)
     assert [explained_row(again, stage)["new"] for stage in ("discover", "describe", "rank")] == ["0", "0", "0"]
+
+
+def test_a_manifest_that_a_killed_run_left_behind_is_made_up_for(copied: Callable[..., ExtractConfig]) -> None:
+    """As where an earlier run had finished, and this one was killed between its last row and its manifest."""
+    output = Output(copied().out)
+    whole = output.manifest() or {}
+    output.write_json("manifest.json", {**whole, "counts": {}, "cost_usd": 0.0})
+    assert run(copied())[0].nothing_to_do
+    mended = output.manifest() or {}
+    assert (mended["counts"], mended["cost_usd"]) == (whole["counts"], whole["cost_usd"])
 
 
 def files_of(out: str) -> dict[str, bytes]:
@@ -496,6 +507,34 @@ def test_a_clip_on_which_engine_after_engine_dies_is_set_aside_and_its_neighbour
     assert ids_of(config.out, DESCRIPTIONS_FOLDER) == set(NAMES) - set(quarantine)
     assert_nothing_twice(config.out)
     assert report(result, "describe").done == 7
+
+
+def test_a_remote_engine_that_fails_on_the_way_is_asked_again_and_never_twice_for_what_it_answered(
+    chain: Chain, tmp_path: Path
+) -> None:
+    rules = (
+        Fault(kind="server_error", text=says("u01"), times=2),
+        Fault(kind="retry_after_ms", retry_after_s=0.1, text=says("u02"), times=1),
+        Fault(kind="truncated_json", text=says("u03"), times=1),
+        Fault(kind="refusal", text=says("u04")),
+    )
+    with serve(faults=faults(*rules)) as server:
+        config = dataclasses.replace(
+            chain.config, out=str(tmp_path / "out"), aspects="A,E", stages="describe", engine="remote", model="seer",
+            model_url=server.base_url, prompting="separate",
+        )  # fmt: skip
+        result, _ = run(config)
+        assert report(result, "describe").reasons == {"refusal": 1}
+        assert ids_of(config.out, DESCRIPTIONS_FOLDER) == set(NAMES) - {"u04"}
+        wire = [json.dumps(body) for body in server.seen.bodies]
+        assert all("data:image/jpeg;base64," in text for text in wire)
+        assert not any(label in text for text in wire for label in LABELS)
+        calls = server.seen.calls
+        shutil.rmtree(Path(config.out) / DESCRIPTIONS_FOLDER)
+        again, _ = run(config)
+        assert report(again, "describe").done == len(NAMES) - 1
+        assert server.seen.calls == calls
+    assert_nothing_twice(config.out)
 
 
 def test_an_engine_that_cannot_start_ends_the_job_with_its_own_words(chain: Chain, tmp_path: Path) -> None:

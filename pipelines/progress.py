@@ -71,10 +71,11 @@ class StageProgress:
         return self._clock() - self._started_at
 
     def line(self) -> str:
-        """One line: how far, how fast, what it cost, how long still."""
+        """One line: how far, how fast, what it cost, how long still; the last is not guessed from a handful of rows."""
         rate = self.finished / max(self.seconds, 1e-9)
-        left = (self._total - self.finished) / rate if rate > 0 else 0.0
-        return f"{self._stage}  {self.finished}/{self._total}  {rate:.1f}/s  {self._more()}  {_minutes(left)} left"
+        left = f"{_minutes((self._total - self.finished) / rate)} left" if self.finished >= 20 else ""
+        parts = (self._stage, f"{self.finished}/{self._total}", f"{rate:.1f}/s", self._more(), left)
+        return "  ".join(part for part in parts if part)
 
     def _more(self) -> str:
         parts = [f"{self.counts['quarantined']} set aside"] if self.counts["quarantined"] else []

@@ -69,11 +69,14 @@ def write_clips(folder: Path, names: Sequence[str]) -> Path:
 
 
 def settings(table: Path, out: Path | str, base_url: str, **changes: Any) -> ExtractConfig:
-    """A run that asks the server at `base_url` and describes by rules."""
+    """A run that asks the server at `base_url` and describes by rules, with one actor of each kind: most of a small
+    run is the start of its actors.
+    """
     values: dict[str, Any] = {
         "dataset": "mine", "data": str(table), "out": str(out), "engine": "scripted", "llm": "stand-in",
         "base_url": base_url, "price_in": PRICE_IN, "price_out": PRICE_OUT, "frames": 4, "rounds": 4, "subset": 3,
         "timeout_s": 20.0, "runs": str(table.parent / "runs"),
+        "callers": 1, "decoders": 1,
     }  # fmt: skip
     return ExtractConfig(**{**values, **changes})
 

@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from lgsrr.catalog import load_dataset, summarise
+from lgsrr.errors import DataError
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, QUARANTINE_FOLDER, RANKINGS_FOLDER
 from pipelines import describing_stage, llm_setup
 from pipelines.answers import AnswerStore
@@ -31,6 +32,7 @@ from pipelines.output import Output
 from pipelines.settings import ExtractConfig
 from pipelines.stand_in.faults import Fault, Kind, faults
 from pipelines.stand_in.server import StandIn, serve
+from pipelines.why import story
 from tests.clip_files import empty, text_as, truncated, with_bad_packets
 from tests.clips import moving_square, write_clip, write_sound
 from tests.conftest import tracked_in_memory
@@ -112,7 +114,7 @@ def report(result: Extracted, stage: str) -> StageReport:
 def rank_only(folder: Path, base_url: str, count: int = 6, **changes: Any) -> ExtractConfig:
     """Ranking alone, of descriptions that came with the data."""
     table = write_table(folder / "described.jsonl", {"train": count}, described=True)
-    return settings(table, folder / "out", base_url, stages="rank", **{"callers": 1, **changes})
+    return settings(table, folder / "out", base_url, stages="rank", **changes)
 
 
 @pytest.fixture
@@ -165,6 +167,16 @@ def test_the_manifest_counts_all_that_the_server_charged(chain: Chain) -> None:
     assert sum(r.usage.cost_usd for r in chain.result.stages) == pytest.approx(charged)
     assert manifest["counts"]["describe"] == {"done": 10, "quarantined": 0}
     assert manifest["counts"]["rank"] == {"done": 6, "quarantined": 0}
+
+
+def test_why_tells_the_story_of_one_row_and_names_an_id_that_it_does_not_know(chain: Chain) -> None:
+    output = Output(chain.config.out)
+    told = "\n".join(story(output, "u00"))
+    for words in (says("u00"), "train", "described", "ranked", "took      1 call", "frames", "prompt rank-1"):
+        assert words in told
+    assert "ranked" not in "\n".join(story(output, "u09"))
+    with pytest.raises(DataError, match="knows no utterance 'u99'"):
+        list(story(output, "u99"))
 
 
 def test_what_explain_announced_is_what_the_run_did(chain: Chain) -> None:
@@ -392,9 +404,8 @@ def test_faults_of_the_server_that_pass_cost_no_row_and_those_that_last_cost_onl
 def test_what_no_request_survives_ends_the_job_at_once_and_the_rerun_pays_for_the_rest_alone(
     kind: Kind, says_so: str, tmp_path: Path
 ) -> None:
-    limit = {"concurrency": 2, "callers": 1}
     with serve(faults=faults(Fault(kind=kind, requests=tuple(range(4, 1000))))) as server:
-        config = rank_only(tmp_path, server.base_url, 30, **limit)
+        config = rank_only(tmp_path, server.base_url, 30, concurrency=2)
         with pytest.raises(ExtractionError) as ended:
             run(config)
         paid, calls = server.seen.paid, server.seen.calls
@@ -447,6 +458,18 @@ def test_a_budget_counts_answers_that_were_paid_for_and_are_on_no_receipt_yet(tm
         with pytest.raises(ExtractionError, match="budget used up"):
             run(more)
         assert server.seen.calls == 10
+
+
+def test_a_refusal_that_is_asked_for_again_stands_once_and_is_counted_twice(tmp_path: Path) -> None:
+    with serve(faults=faults(Fault(kind="refusal", text=says("u01")))) as server:
+        config = rank_only(tmp_path, server.base_url, 3)
+        first, _ = run(config)
+        refused = rows_of(config.out, QUARANTINE_FOLDER)[0]["cost_usd"]
+        second, _ = run(dataclasses.replace(config, retry_quarantined=True))
+        assert server.seen.paid == 4
+    assert refused > 0
+    assert second.cost_usd == pytest.approx(first.cost_usd + refused)
+    assert_nothing_twice(config.out)
 
 
 # ---- clips and engines ---------------------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ from .prices import Price
 from .settings import ExtractConfig
 
 if TYPE_CHECKING:
-    from .extraction import Cluster
+    from .job import Job
 
 SHARE = 0.5
 """Of the live price."""
 
 
-def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, cluster: Cluster) -> None:
+def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, job: Job) -> None:
     """Answer what batches can answer; the rest is left to be asked live.
 
     Raises ExtractionError where the budget would not cover it, the account is at fault, or the job is stopped.
@@ -36,7 +36,7 @@ def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, cluster:
     kept = answers.fingerprints()
     new = [request for request in requests if request.fingerprint not in kept]
     if half is not None and config.budget_usd is not None:
-        cost, left = sum(half.at_most(r) for r in new), config.budget_usd - cluster.spent_usd()
+        cost, left = sum(half.at_most(r) for r in new), config.budget_usd - job.spent_usd()
         if cost > left:
             raise ExtractionError(
                 f"a batch of {len(new)} rankings may cost ${cost:.2f}, and ${max(left, 0):.2f} of --budget-usd are "
@@ -46,7 +46,7 @@ def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, cluster:
 
     async def sleep(seconds: float) -> None:
         for _ in range(max(1, round(seconds))):
-            if (reason := cluster.stop_reason()) is not None:
+            if (reason := job.stop_reason()) is not None:
                 raise Stopped(reason)
             await asyncio.sleep(min(1.0, seconds))
 
@@ -59,11 +59,11 @@ def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, cluster:
                 answers=answers,
                 out=config.out,
                 sleep=sleep,
-                on_progress=lambda p: cluster.say(batch_line(p)),
+                on_progress=lambda p: job.say(batch_line(p)),
             )
         finally:
             await client.close()
-        cluster.say(f"rank  batches answered {outcome.answered}; {len(outcome.left)} are asked live")
+        job.say(f"rank  batches answered {outcome.answered}; {len(outcome.left)} are asked live")
 
     try:
         asyncio.run(run())

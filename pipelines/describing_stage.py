@@ -26,7 +26,7 @@ from .plan import Row, StagePlan, plan_stage
 from .settings import ExtractConfig
 
 if TYPE_CHECKING:
-    from .extraction import Cluster
+    from .job import Job
 
 ROWS = 4
 """Clips of a block: their frames lie in memory together."""
@@ -92,7 +92,7 @@ class DescribeStage:
             calls_per_row=1 if config.prompting == "joint" else len(self._asking.aspects),
         )
 
-    def outcomes(self, plan: StagePlan, cluster: Cluster) -> Iterator[Outcome]:
+    def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by decoders and engines."""
         clips = [row for row in plan.rows if row.calls]
         for row in plan.rows:
@@ -100,11 +100,11 @@ class DescribeStage:
                 receipt = Receipt(fingerprint=row.fingerprint, model="none", prompt_version=PROMPT_VERSION)
                 yield set_aside(row.id, receipt, "no_clip", row.work)
         if clips:
-            steps = self._steps(cluster)
+            steps = self._steps(job)
             yield from stream([(row.id, row.work) for row in clips], steps, min(ROWS, len(clips)))
 
-    def _steps(self, cluster: Cluster) -> list[Step]:
-        config, board, out = self._config, cluster.board(), self._config.out
+    def _steps(self, job: Job) -> list[Step]:
+        config, board, out = self._config, job.board(), self._config.out
         gpus = self._gpus()
         decode = Step(
             kind=DecodeRows,

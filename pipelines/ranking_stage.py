@@ -22,7 +22,7 @@ from .rank_rows import RankRows, work_from_text, work_to_text
 from .settings import ExtractConfig
 
 if TYPE_CHECKING:
-    from .extraction import Cluster
+    from .job import Job
 
 _TO_COME = "x" * 200
 """Stands for a description that is not made yet, in a plan that is only shown."""
@@ -62,16 +62,16 @@ class RankStage:
             left_out=training - len(rows),
         )
 
-    def outcomes(self, plan: StagePlan, cluster: Cluster) -> Iterator[Outcome]:
+    def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by the language model: through batches first where asked for, what they leave live."""
         config = self._config
         if config.batch:
-            cluster.board()
+            job.board()
             works = [work_from_text(row.work) for row in plan.rows]
-            answer_by_batch([rank_request(work, self._ask) for work in works], config, cluster)
+            answer_by_batch([rank_request(work, self._ask) for work in works], config, job)
         step = Step(
             kind=RankRows,
-            arguments={"setup": cluster.llm(self._unwritten_usd(plan)), "ask": self._ask, "board": cluster.board()},
+            arguments={"setup": job.llm(self._unwritten_usd(plan)), "ask": self._ask, "board": job.board()},
             actors=config.callers,
             num_cpus=0.25,
         )

@@ -39,7 +39,7 @@ from .samples import draw_samples
 from .settings import ExtractConfig
 
 if TYPE_CHECKING:
-    from .extraction import StageReport
+    from .manifest import StageReport
 
 FOLDER = "extract"
 _ODD = re.compile(r"[^A-Za-z0-9_.-]+")

@@ -26,8 +26,10 @@ from pipelines.answers import AnswerStore
 from pipelines.asking import RetryPolicy
 from pipelines.calls import ExtractionError
 from pipelines.engines import EngineConfig, Scripted
-from pipelines.extraction import Cluster, Extracted, Extraction, StageReport
+from pipelines.extraction import Extracted, Extraction
 from pipelines.extraction_print import print_explanation, print_result
+from pipelines.job import Job
+from pipelines.manifest import StageReport
 from pipelines.output import Output
 from pipelines.settings import ExtractConfig
 from pipelines.stand_in.faults import Fault, Kind, faults
@@ -188,7 +190,7 @@ def test_what_explain_announced_is_what_the_run_did(chain: Chain) -> None:
 
 
 def test_explain_starts_nothing_and_writes_nothing(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cluster, "board", lambda self: pytest.fail("Ray is started"))
+    monkeypatch.setattr(Job, "board", lambda self: pytest.fail("Ray is started"))
     calls = chain.server.seen.calls
     explain(dataclasses.replace(chain.config, out=f"{chain.config.out}-fresh"))
     explain(chain.config)
@@ -197,7 +199,7 @@ def test_explain_starts_nothing_and_writes_nothing(chain: Chain, monkeypatch: py
 
 
 def test_the_same_command_again_does_nothing_and_says_so(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cluster, "board", lambda self: pytest.fail("Ray is started"))
+    monkeypatch.setattr(Job, "board", lambda self: pytest.fail("Ray is started"))
     calls, before = chain.server.seen.calls, files_of(chain.config.out)
     result, _ = run(chain.config)
     assert result.nothing_to_do

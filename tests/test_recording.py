@@ -17,8 +17,8 @@ from lgsrr.sender import MemorySink
 from lgsrr.spool import Artifact, Event, Metrics, RunFinished, RunStarted
 from lgsrr.tracking import connect
 from pipelines.calls import Usage
-from pipelines.extraction import StageReport
 from pipelines.inputs import Inputs
+from pipelines.manifest import StageReport
 from pipelines.output import Output
 from pipelines.recording import check_recording, metrics_of, prompts_of, record, run_key
 from pipelines.report import write_report

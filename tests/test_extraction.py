@@ -272,6 +272,7 @@ def test_another_language_model_ranks_anew_and_describes_nothing(copied: Callabl
     assert_nothing_twice(copied().out)
 
 
+@pytest.mark.slow
 def test_going_back_to_earlier_settings_asks_nothing_and_counts_no_dollar_twice(
     copied: Callable[..., ExtractConfig],
 ) -> None:
@@ -290,6 +291,7 @@ def test_going_back_to_earlier_settings_asks_nothing_and_counts_no_dollar_twice(
     assert (Output(copied().out).manifest() or {})["cost_usd"] == pytest.approx(cost + charged)
 
 
+@pytest.mark.slow
 def test_another_clip_reruns_its_own_utterance_and_no_other(
     copied: Callable[..., ExtractConfig], clips: Path, tmp_path: Path
 ) -> None:
@@ -304,6 +306,7 @@ def test_another_clip_reruns_its_own_utterance_and_no_other(
     assert_nothing_twice(copied().out)
 
 
+@pytest.mark.slow
 def test_a_limit_that_grows_adds_and_one_that_shrinks_takes_nothing_away(chain: Chain, tmp_path: Path) -> None:
     with serve() as server:
         config = dataclasses.replace(
@@ -362,6 +365,7 @@ def once(name: str, fault: Fault) -> Fault:
     return dataclasses.replace(fault, text=says(name), times=1 if spoils else None)
 
 
+@pytest.mark.slow
 def test_faults_of_the_server_that_pass_cost_no_row_and_those_that_last_cost_only_their_own(tmp_path: Path) -> None:
     rules = [*(once(name, fault) for name, fault in PASSING.items())]
     rules += [Fault(kind=kind, text=says(name)) for name, kind in LASTING.items()]
@@ -432,6 +436,7 @@ def test_a_wrong_key_at_discovery_ends_the_job_with_the_same_three_lines(chain: 
         assert words in str(ended.value)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_too_small_stops_and_is_never_exceeded_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     with serve(latency_s=0.01) as server:
         config = rank_only(tmp_path, server.base_url, 20, budget_usd=4.0, callers=2)
@@ -477,6 +482,7 @@ def test_a_refusal_that_is_asked_for_again_stands_once_and_is_counted_twice(tmp_
 # ---- clips and engines ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bad_clips_are_set_aside_with_reason_and_advice_and_the_others_are_done(tmp_path: Path) -> None:
     names = names_of({"train": 10})
     clips = write_clips(tmp_path / "clips", list(names))
@@ -511,6 +517,7 @@ def test_bad_clips_are_set_aside_with_reason_and_advice_and_the_others_are_done(
         assert ids_of(config.out, QUARANTINE_FOLDER) == bad - {"u06"}
 
 
+@pytest.mark.slow
 def test_a_clip_on_which_engine_after_engine_dies_is_set_aside_and_its_neighbours_are_done(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +541,7 @@ def test_a_clip_on_which_engine_after_engine_dies_is_set_aside_and_its_neighbour
     assert report(result, "describe").done == 7
 
 
+@pytest.mark.slow
 def test_a_remote_engine_that_fails_on_the_way_is_asked_again_and_never_twice_for_what_it_answered(
     chain: Chain, tmp_path: Path
 ) -> None:
@@ -562,6 +570,7 @@ def test_a_remote_engine_that_fails_on_the_way_is_asked_again_and_never_twice_fo
     assert_nothing_twice(config.out)
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_start_ends_the_job_with_its_own_words(chain: Chain, tmp_path: Path) -> None:
     config = dataclasses.replace(
         chain.config, out=str(tmp_path / "out"), aspects="A,E", stages="describe", engine="vllm", model="/nowhere"

@@ -200,9 +200,11 @@ class Journal:
 
     def lines(self, offset: int = 0) -> Iterator[Line]:
         """The complete lines from `offset` on; a torn last one is left out."""
-        if not self.path.exists():
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:  # nothing was written, or a sender has just removed what it has sent
             return
-        with self.path.open("rb") as file:
+        with file:
             file.seek(offset)
             for raw in file:
                 if not raw.endswith(b"\n"):

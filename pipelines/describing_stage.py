@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Set
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lgsrr import storage
@@ -35,7 +36,10 @@ TOKENS_PER_FRAME = 100
 
 
 def engine_config(config: ExtractConfig) -> EngineConfig:
-    """The engine that the settings ask for."""
+    """The engine that the settings ask for. Raises ConfigError where its model is a path, and there is no folder."""
+    is_path = config.model.startswith(("/", "./", "../", "~"))
+    if config.engine == "vllm" and is_path and not Path(config.model).expanduser().is_dir():
+        raise ConfigError(f"model is {config.model!r}, and there is no such folder; expected a folder or a hub's name")
     return EngineConfig(
         engine=config.engine,
         model="scripted" if config.engine == "scripted" else config.model,

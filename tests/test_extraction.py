@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from lgsrr.catalog import load_dataset, summarise
-from lgsrr.errors import DataError
+from lgsrr.errors import ConfigError, DataError
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, QUARANTINE_FOLDER, RANKINGS_FOLDER
 from pipelines import describing_stage, llm_setup
 from pipelines.answers import AnswerStore
@@ -573,13 +573,22 @@ def test_a_remote_engine_that_fails_on_the_way_is_asked_again_and_never_twice_fo
 @pytest.mark.slow
 def test_an_engine_that_cannot_start_ends_the_job_with_its_own_words(chain: Chain, tmp_path: Path) -> None:
     config = dataclasses.replace(
-        chain.config, out=str(tmp_path / "out"), aspects="A,E", stages="describe", engine="vllm", model="/nowhere"
+        chain.config, out=str(tmp_path / "out"), aspects="A,E", stages="describe", engine="vllm", model=str(tmp_path)
     )
     with pytest.raises(ExtractionError, match="describe ended early") as ended:
         run(config)
-    assert "vllm" in str(ended.value).lower()
+    words = str(ended.value).lower()
+    assert "vllm" in words or "config.json" in words or str(tmp_path).lower() in words  # is it installed?
     assert "Traceback" not in str(ended.value)
     assert len(str(ended.value).splitlines()) <= 6
+
+
+def test_a_model_folder_that_is_not_there_is_refused_before_anything_starts(chain: Chain, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        chain.config, out=str(tmp_path / "out"), aspects="A,E", stages="describe", engine="vllm", model="/nowhere"
+    )
+    with pytest.raises(ConfigError, match="no such folder"):
+        run(config)
 
 
 def test_a_row_set_aside_by_new_settings_stays_so_though_older_work_on_it_stands(

@@ -68,7 +68,6 @@ class Extraction:
         self.answers = AnswerStore(config.out)
         self.inputs: Inputs = read_inputs(config)
         self.reports: list[StageReport] = []
-        self._kept: frozenset[str] = frozenset()
         check_export(config, self.inputs.dataset)
         check_recording(config)
 
@@ -93,9 +92,10 @@ class Extraction:
 
         `after` is the plan of describing, where ranking is planned as if that were done.
         """
-        self._kept = frozenset(self.answers.fingerprints())
         more = {} if after is None else {"coming": [row.id for row in after.rows if row.calls]}
-        plan: StagePlan = stage_of(stage)(self.config, self.inputs, aspects).plan(self.output, self._kept, **more)
+        plan: StagePlan = stage_of(stage)(self.config, self.inputs, aspects).plan(
+            self.output, self.answers.fingerprints(), **more
+        )
         return plan
 
     # The run

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
 
 from lgsrr.errors import ConfigError
 
 from .calls import Request, Usage
-
-if TYPE_CHECKING:
-    from .settings import ExtractConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +95,3 @@ def settled_price(
             "in dollars per million tokens (0 and 0 for a server of your own), or leave --budget-usd out."
         )
     return price
-
-
-def price_of_config(config: ExtractConfig) -> Price | None:
-    """The price of the language model of a run. Raises ConfigError as `settled_price` does."""
-    return settled_price(config.llm, price_in=config.price_in, price_out=config.price_out, budget_usd=config.budget_usd)

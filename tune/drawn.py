@@ -115,7 +115,7 @@ def against(listed: Sequence[Standing], dimension: Dimension) -> tuple[Axis, lis
     low = f1_axis(listed).low
     having = [standing for standing in shown(listed) if dimension.name in standing.trial.settings]
     values = [axis.number(standing.trial.settings[dimension.name]) for standing in having]
-    places = _spread(values) if axis.categories else values
+    places = _spread(values, [standing.trial.id for standing in having]) if axis.categories else values
     return axis, [
         Point(**_marked(s), x=x, y=max(mean, low), sd=None if s.sd is None else 100 * s.sd, under=mean < low)
         for s, x in zip(having, places, strict=True)
@@ -123,13 +123,13 @@ def against(listed: Sequence[Standing], dimension: Dimension) -> tuple[Axis, lis
     ]
 
 
-def _spread(values: Sequence[float]) -> list[float]:
-    """Trials of the same choice side by side, in the order given, so that they do not hide each other."""
-    total, seen, places = Counter(values), Counter[float](), []
-    for value in values:
-        share = (seen[value] + 1) / (total[value] + 1)
-        places.append(value + _JITTER * (2 * share - 1))
-        seen[value] += 1
+def _spread(values: Sequence[float], ids: Sequence[str]) -> list[float]:
+    """Trials of the same choice side by side, so that they do not hide each other; by id, so that no order is seen."""
+    places = list(values)
+    for value in set(values):
+        same = sorted((id_, place) for place, id_ in enumerate(ids) if values[place] == value)
+        for number, (_, place) in enumerate(same, 1):
+            places[place] = value + _JITTER * (2 * number / (len(same) + 1) - 1)
     return places
 
 

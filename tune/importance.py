@@ -8,6 +8,7 @@ nor τ, and what it lacks are the descriptions, not a setting.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,11 @@ def importance(
         study = optuna.create_study(direction="maximize")
         space = {d.name: _distribution(d, [settings[d.name] for settings, _ in scored]) for d in dimensions}
         for settings, score in scored:
-            params = {name: _value(settings[name], distribution) for name, distribution in space.items()}
+            params = {d.name: _value(d, settings[d.name]) for d in dimensions}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=score))
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+    return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))}
 
 
 def _scored(
@@ -65,14 +66,19 @@ def _distribution(dimension: Dimension, values: Sequence[Any]) -> BaseDistributi
     if dimension.low is None or dimension.high is None:
         choices = (*(dimension.choices or ()), *values)
         return CategoricalDistribution(tuple(dict.fromkeys(map(_plain, choices))))
-    low, high = min(dimension.low, *values), max(dimension.high, *values)
-    return FloatDistribution(low, high, log=dimension.log and low > 0)
+    numbers = [_number(dimension, value) for value in (dimension.low, dimension.high, *values)]
+    return FloatDistribution(min(numbers), max(numbers))
 
 
-def _value(value: Any, distribution: BaseDistribution) -> Any:
-    from optuna.distributions import FloatDistribution
+def _value(dimension: Dimension, value: Any) -> Any:
+    return _plain(value) if dimension.low is None or dimension.high is None else _number(dimension, value)
 
-    return float(value) if isinstance(distribution, FloatDistribution) else _plain(value)
+
+def _number(dimension: Dimension, value: float) -> float:
+    """Its logarithm on a log range: Optuna's fANOVA weighs a log range as an even one, which all but leaves out the
+    lower decades, and so what a learning rate does there.
+    """
+    return math.log(value) if dimension.log and value > 0 else float(value)
 
 
 def _plain(value: Any) -> Any:

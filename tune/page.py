@@ -26,6 +26,7 @@ NO_IMPORTANCE = (
     "which setting mattered."
 )
 NO_DIMENSIONS = "No setting was searched."
+NO_SCORES = "No trial has a score."
 STYLE = """
 :root { --ink: #1b1f24; --quiet: #59636e; --line: #d8dee4; --card: #f6f7f9; --warm: #fdeee3; }
 * { box-sizing: border-box; }
@@ -131,6 +132,9 @@ def _tiles(report: SearchReport) -> str:
 
 
 def _plots(report: SearchReport) -> Iterator[str]:
+    if not has_scores(report):
+        yield _section("Plots", "", None, NO_SCORES)
+        return
     listed, dimensions, shares = report.standings, report.dimensions, report.importance
     yield _section(
         "Every trial, setting by setting",
@@ -159,6 +163,11 @@ def _plots(report: SearchReport) -> Iterator[str]:
         charts.fragment(charts.importances(shares), "importance") if shares else None,
         NO_IMPORTANCE,
     )
+
+
+def has_scores(report: SearchReport) -> bool:
+    """Whether there is anything to draw."""
+    return any(standing.mean is not None for standing in report.standings)
 
 
 def _section(title: str, explained: str, plot: str | None, otherwise: str = "") -> str:

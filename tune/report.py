@@ -8,13 +8,14 @@ parallel.png  hyperparameters.png  halving.png  importance.png
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lgsrr.files import atomic_path
-from tune.page import NO_DIMENSIONS, NO_IMPORTANCE, search_page
+from tune.page import NO_DIMENSIONS, NO_IMPORTANCE, NO_SCORES, has_scores, search_page
 from tune.pictures import hyperparameters_picture, importance_picture, parallel_picture, race_picture, words_picture
 from tune.reported import SearchReport
 from tune.standings import Standing
@@ -36,20 +37,19 @@ def write_report(folder: Path, report: SearchReport) -> list[Path]:
 
 def _pictures(report: SearchReport) -> dict[str, Callable[[Path], None]]:
     """What draws each picture. Where there is nothing to draw, it says so: a report always has the same files."""
-    listed, dimensions = report.standings, report.dimensions
-
-    def nothing(words: str) -> Callable[[Path], None]:
-        return lambda path: words_picture(words, path)
-
-    searched, shares = bool(dimensions), report.importance
-    return {
-        "parallel.png": (lambda p: parallel_picture(listed, dimensions, p)) if searched else nothing(NO_DIMENSIONS),
-        "hyperparameters.png": (lambda p: hyperparameters_picture(listed, dimensions, p))
-        if searched
-        else nothing(NO_DIMENSIONS),
-        "halving.png": lambda p: race_picture(listed, report.results, p),
-        "importance.png": (lambda p: importance_picture(shares, p)) if shares else nothing(NO_IMPORTANCE),
+    listed, dimensions, shares = report.standings, report.dimensions, report.importance
+    draw: dict[str, Callable[[Path], None]] = {
+        "parallel.png": lambda path: parallel_picture(listed, dimensions, path),
+        "hyperparameters.png": lambda path: hyperparameters_picture(listed, dimensions, path),
+        "halving.png": lambda path: race_picture(listed, report.results, path),
+        "importance.png": lambda path: importance_picture(shares, path),
     }
+    reasons = {} if shares else {"importance.png": NO_IMPORTANCE}
+    if not dimensions:
+        reasons |= dict.fromkeys(("parallel.png", "hyperparameters.png"), NO_DIMENSIONS)
+    if not has_scores(report):
+        reasons |= dict.fromkeys(draw, NO_SCORES)
+    return draw | {name: functools.partial(words_picture, words) for name, words in reasons.items()}
 
 
 def table_csv(listed: Sequence[Standing]) -> str:

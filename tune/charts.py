@@ -175,6 +175,7 @@ def race(listed: Sequence[Standing], results: Sequence[SeedResult]) -> Any:
             yanchor="bottom", font={"size": 11, "color": _AXIS}, row=1, col=1,
         )  # fmt: skip
     names = [f"{count(n, 'seed')}<br>{count(left, 'trial')}" for n, left in went.reached.items()]
+    figure.update_xaxes(range=[0.5, _longest(went.epochs) + 0.5], row=1, col=1)
     figure.update_xaxes(title="epoch", tick0=1, dtick=max(1, _longest(went.epochs) // 10), row=1, col=1)
     figure.update_xaxes(tickvals=list(went.reached), ticktext=names, row=1, col=2)
     figure.update_xaxes(range=[0.8, max(went.reached, default=1) + 0.2], row=1, col=2)

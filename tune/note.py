@@ -143,12 +143,22 @@ def _facts(report: SearchReport) -> list[str]:
         f"**Cost**: {report.spent:,} seed-epochs of the {report.exhaustive:,}{share} that {count(trials, 'trial')} of "
         f"{seeds} with {epochs} would take."
     )
-    failed = [standing for standing in report.standings if standing.state == "failed"]
-    if failed:
-        listed = "; ".join(f"{_name(standing)} ({plain(standing.reason, 160)})" for standing in failed[:_NAMED])
-        more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-        lines.append(f"**{count(len(failed), 'trial')} failed**: {listed}{more}.")
-    return lines
+    return lines + _failed(report)
+
+
+def _failed(report: SearchReport) -> list[str]:
+    """What failed, those of the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for standing in report.standings:
+        if standing.state == "failed":
+            by_reason.setdefault(plain(standing.reason, 160), []).append(_name(standing))
+    if not by_reason:
+        return []
+    number = sum(map(len, by_reason.values()))
+    reasons = list(by_reason.items())
+    listed = "; ".join(f"{', '.join(names[:_NAMED])} ({reason})" for reason, names in reasons[:_NAMED])
+    more = f"; and for {len(reasons) - _NAMED} more reasons" if len(reasons) > _NAMED else ""
+    return [f"**{count(number, 'trial')} failed**: {listed}{more}."]
 
 
 def _careful(report: SearchReport, best: Standing) -> list[str]:

@@ -7,12 +7,19 @@ the driver goes; nothing depends on it, for all figures are in the run's checkpo
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Notice = tuple[str, Any]
+
+
+class Post(Protocol):
+    """Where a worker may post: a board, or whatever stands for one in the worker's own process."""
+
+    def post(self, kind: str, value: Any) -> None:
+        """Post a notice; returns at once."""
 
 
 class _BoardActor:

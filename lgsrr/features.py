@@ -70,6 +70,22 @@ class Features:
         """Rows of a split."""
         return np.flatnonzero(self.splits == split)
 
+    def first_aspects(self, num_aspects: int) -> Features:
+        """The same with the first so many aspects only; shares the tokens, and what is kept of frozen layers.
+
+        Columns lie one behind the other in both, so that fewer aspects are a beginning of what more aspects have.
+        """
+        if num_aspects == self.num_aspects:
+            return self
+        assert num_aspects < self.num_aspects
+        positions_UK = None
+        if num_aspects and self.positions_UK is not None:
+            kept_UK = self.positions_UK[:, :num_aspects]
+            positions_UK = kept_UK.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+            positions_UK[(kept_UK < 0).any(axis=1)] = -1
+        tokens = self.tokens.select(range(1 + num_aspects))
+        return dataclasses.replace(self, positions_UK=positions_UK, tokens=tokens)
+
     def columns(self) -> list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
         """(values, offsets) of each column, without a copy."""
         result = []

@@ -16,23 +16,29 @@ import numpy as np
 import torch
 
 from lgsrr.batch import BatchMaker, Floats
-from lgsrr.encoder import PackedBert, pack, packing_order
-from lgsrr.features import Features
+from lgsrr.encoder import PackedBert, Pooling, pack, packing_order
+from lgsrr.features import Features, cache_folder
 from lgsrr.files import atomic_path, locked
+from lgsrr.pretrained import encoder_folder, load_encoder
 
 TOKENS_PER_PASS = 8192
 
 
-def kept_batches(features: Features, encoder: PackedBert, weights_digest: str, cache: Path) -> BatchMaker:
+def kept_batches(
+    features: Features, encoder: PackedBert, weights_digest: str, cache: Path, num_aspects: int | None = None
+) -> BatchMaker:
     """A `BatchMaker` that reads the frozen part from the cache; the first caller on a node computes it, others wait.
 
     Args:
+        features: all that is kept together; models of fewer aspects share it.
         encoder: with its weights loaded; where it has no frozen part, batches hold tokens.
         weights_digest: of the encoder's weights (`digest_of_weights`).
         cache: folder of this node.
+        num_aspects: how many of the features' aspects a batch holds; None is all of them.
     """
+    used = features if num_aspects is None else features.first_aspects(num_aspects)
     if not encoder.has_frozen:
-        return BatchMaker(features)
+        return BatchMaker(used)
     pooled = encoder.num_frozen_layers == encoder.config.num_hidden_layers
     kind = f"pooled-{encoder.pooling}" if pooled else f"under-{encoder.num_frozen_layers}"
     key = hashlib.sha256(f"{features.key} {weights_digest} {kind}".encode()).hexdigest()
@@ -42,7 +48,25 @@ def kept_batches(features: Features, encoder: PackedBert, weights_digest: str, c
             if not path.is_file():
                 _compute(path, features, encoder, pooled)
     kept: Floats = np.load(path, mmap_mode="r")
-    return BatchMaker(features, pooled_ND=kept) if pooled else BatchMaker(features, hidden_TD=kept)
+    return BatchMaker(used, pooled_ND=kept) if pooled else BatchMaker(used, hidden_TD=kept)
+
+
+def keep_frozen(features: Features, encoder: str, pooling: Pooling, trainable_layers: int | None, threads: int) -> None:
+    """Compute what lies under the trained layers on this node, where it is not there yet and where there is any.
+
+    Args:
+        encoder: its name or folder, as in the settings of a run.
+        threads: of this process, for the computation.
+    """
+    from lgsrr.memory import bound_caches
+
+    torch.set_num_threads(threads)
+    bound_caches()
+    folder = encoder_folder(encoder)
+    loaded = load_encoder(folder, pooling, trainable_layers, dropout=0.0)
+    if loaded.has_frozen:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        kept_batches(features, loaded.to(device), digest_of_weights(folder), cache_folder())
 
 
 def digest_of_weights(folder: Path) -> str:

@@ -12,6 +12,7 @@ import errno
 import os
 import posixpath
 import random
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +119,28 @@ def remove(path: str) -> None:
             _patiently(lambda: files.rm_file(key))
         else:
             os.unlink(path)
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder and all in it; that it is gone already is fine."""
+    with _explained(path, "removed"), suppress(FileNotFoundError):
+        if is_uri(path):
+            files, key = _remote(path)
+            _patiently(lambda: files.rm(key, recursive=True))
+        else:
+            shutil.rmtree(path)
+
+
+def fetch_folder(path: str, to: Path) -> None:
+    """Copy all files of a folder, and of those in it, to a folder of this machine."""
+    with _explained(path):
+        files, key = _remote(path)
+        found = [str(name) for name in _patiently(lambda: files.find(key))]
+        contents = _patiently(lambda: files.cat(found))
+        for name in found:
+            target = to / posixpath.relpath(name, key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(bytes(contents[name] if isinstance(contents, dict) else contents))
 
 
 _TRIES = 6

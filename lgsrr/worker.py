@@ -14,22 +14,20 @@ import dataclasses
 import functools
 import json
 import math
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
-import ray.train
-import ray.train.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from lgsrr.batch import Rows
-from lgsrr.board import Board
+from lgsrr.board import Post
+from lgsrr.channel import Channel, RayTrainChannel
 from lgsrr.config import TrainConfig
 from lgsrr.errors import LgsrrError, TrainingError
 from lgsrr.features import Features, cache_folder
@@ -60,16 +58,23 @@ class Job:
     """Of the model to make; its scores are filled in at the end."""
     fingerprint: str
     features: ray.ObjectRef[Features]
-    """In the object store: one copy per node."""
-    board: Board
+    """In the object store, one copy per node; of the K aspects used, or of more."""
+    board: Post
     """Where the first worker posts what the driver shows and records."""
+    test: bool = True
+    """Whether the best epoch is tested, and its model saved, at the end. A search leaves the test split alone until it
+    has chosen; the same job with True then goes on from where this one ended."""
 
 
 def train_worker(loop_config: dict[str, Any]) -> None:
-    """Entry point for Ray Train: train to the end, or to a loss that is not finite."""
-    job: Job = loop_config["job"]
+    """Entry point for Ray Train."""
+    train_job(loop_config["job"], RayTrainChannel())
+
+
+def train_job(job: Job, channel: Channel) -> None:
+    """Train to the end, or to a loss that is not finite."""
     try:
-        Worker(job).run()
+        Worker(job, channel).run()
     except TrainingError as error:
         # Raised by all workers in the same step, and again however often Ray would try: the driver raises it.
         job.board.post("failed", str(error))
@@ -81,15 +86,16 @@ def train_worker(loop_config: dict[str, Any]) -> None:
 class Worker:
     """The state of one worker between steps."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.config = job, job.config
-        context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+    def __init__(self, job: Job, channel: Channel) -> None:
+        self.job, self.config, self.channel = job, job.config, channel
+        self.rank, self.world = channel.rank, channel.world
         torch.set_num_threads(self.config.cpus_per_worker or 1)
         bound_caches()
         torch.manual_seed(self.config.seed)
-        self.device = ray.train.torch.get_device()
-        self.features: Features = ray.get(job.features)
+        self.device = channel.device()
+        features: Features = ray.get(job.features)
+        num_aspects = len(job.card.aspects)
+        self.features = features.first_aspects(num_aspects)
         folder = encoder_folder(self.config.encoder)
         encoder = load_encoder(
             folder, self.config.pooling, self.config.trainable_layers, dropout=self.config.encoder_dropout
@@ -97,8 +103,8 @@ class Worker:
         self.tokenizer_folder = folder
         self.model: LGSRR = new_model(job.card, encoder).to(self.device)
         weights = digest_of_weights(folder) if encoder.has_frozen else ""
-        self.maker = kept_batches(self.features, encoder, weights, cache_folder())
-        self.parallel = ray.train.torch.prepare_model(self.model, move_to_device=False)
+        self.maker = kept_batches(features, encoder, weights, cache_folder(), num_aspects)
+        self.parallel = channel.parallel(self.model)
         self.optimizer = make_optimizer(self.model, self.config)
         self.guard = LossGuard(self.features.ids)
         self.train_rows = self.features.indices("train")
@@ -107,15 +113,17 @@ class Worker:
 
     def run(self) -> None:
         """Train what is left to train, then test the best epoch."""
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                if (Path(folder) / FINISHED).is_file():
+        with self.channel.latest() as checkpoint:
+            if checkpoint is not None:
+                if (checkpoint / FINISHED).is_file():
                     return
-                self._go_on_from(Path(folder))
+                self._go_on_from(checkpoint)
         while self.state.epochs_done < self.config.epochs and not self.state.out_of_patience(self.config.patience):
             self._epoch()
-        self._finish()
+        if self.job.test:
+            self._finish()
+        else:
+            self.channel.report({"history": list(self.state.history), "ended": True}, None)
 
     def _go_on_from(self, folder: Path) -> None:
         self.state = read_state(folder, self.job.fingerprint)
@@ -135,8 +143,8 @@ class Worker:
         figures |= {"epoch": epoch, "seconds": seconds, "time_ms": int(time.time() * 1000)}
         is_best = self.state.add(figures)
         # Ray keeps the checkpoint of the highest score and the last one: the best epoch and the one to go on from.
-        report = {"epoch": figures["epoch"], "dev_f1": figures["dev_f1"]}
-        self._report(report | {"keep_score": figures["epoch"] if is_best else 0}, self._write_state)
+        report = {"epoch": epoch, "dev_f1": figures["dev_f1"], "history": list(self.state.history)}
+        self.channel.report(report | {"keep_score": epoch if is_best else 0}, self._write_state)
         self._post("epoch", figures)  # not before: an epoch whose checkpoint is lost is trained, and posted, once more
 
     def _write_state(self, folder: Path) -> None:
@@ -246,28 +254,16 @@ class Worker:
             summary = {"scores": card.scores, "history": self.state.history, "fingerprint": self.job.fingerprint}
             (folder / FINISHED).write_text(json.dumps(summary), encoding="utf-8")
 
-        self._report(final | {"keep_score": self.config.epochs + 1}, write)
+        report = final | {"history": list(self.state.history), "keep_score": self.config.epochs + 1}
+        self.channel.report(report, write)
 
     def _load_best(self) -> None:
         if self.state.best_epoch == self.state.epochs_done:
             return
-        for reported in ray.train.get_all_reported_checkpoints():
-            if reported.metrics["epoch"] == self.state.best_epoch:
-                with reported.checkpoint.as_directory() as folder:
-                    load_trained(Path(folder), self.model)
-                return
-        raise AssertionError(f"Ray did not keep the checkpoint of the best epoch ({self.state.best_epoch})")
+        with self.channel.of_epoch(self.state.best_epoch) as folder:
+            load_trained(folder, self.model)
 
     # What leaves the worker
-
-    def _report(self, metrics: dict[str, float], write: Any) -> None:
-        """Hand Ray a checkpoint that the first worker writes; a barrier for all."""
-        if self.rank != 0:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory(prefix="lgsrr-") as folder:
-            write(Path(folder))
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _post(self, kind: str, value: Any) -> None:
         if self.rank == 0:

@@ -172,3 +172,16 @@ def test_a_writer_that_dies_leaves_no_half_file(
 def test_a_length_without_room_for_a_word_is_refused(lengths: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="at least 3"):
         Lengths(**lengths)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3])
+def test_the_first_aspects_of_more_are_what_fewer_aspects_would_be(tiny_bert: Path, tmp_path: Path, k: int) -> None:
+    ours, theirs = made(tiny_bert, tmp_path).first_aspects(k), made(tiny_bert, tmp_path, k=k)
+    for (values, offsets), (other_values, other_offsets) in zip(ours.columns(), theirs.columns(), strict=True):
+        np.testing.assert_array_equal(values, other_values)
+        np.testing.assert_array_equal(offsets, other_offsets)
+    assert ours.num_aspects == k
+    if k == 0:
+        assert ours.positions_UK is None
+    else:
+        np.testing.assert_array_equal(ours.positions_UK, theirs.positions_UK)

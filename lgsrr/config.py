@@ -16,11 +16,14 @@ from typing import Any
 from lgsrr import __version__
 from lgsrr.encoder import Pooling
 from lgsrr.errors import ConfigError
-from lgsrr.model import Inconsistency
+from lgsrr.model import RELATIONS, Inconsistency, Relation
 
 _WHERE_IT_RUNS = frozenset(
     {"data", "workers", "gpu", "cpus_per_worker", "runs", "storage", "again", "max_failures", "experiment"}
 )
+_CAME_LATER = {"relations": "all"}
+"""Settings that runs did not have at first, with the value that such runs had: their fingerprint stays, and so what is
+finished or half done is found again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class TrainConfig:
     """How many aspects are used, in the data's order; 0 is text alone, None is all."""
     inconsistency: Inconsistency = "utterance"
     """γ per utterance (the paper's eq. 14), or averaged over the batch as the released code does."""
+    relations: Relation = "all"
+    """The method, or an ablation of it (formulas: lgsrr/model.py); λ has no effect where importance is not learned."""
     importance_hidden: int = 768
     """Width of the importance network."""
     dropout: float = 0.4
@@ -99,6 +104,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self._check("limit", "1 or more", lambda v: v is None or v >= 1)
         self._check("trainable_layers", "0 or more", lambda v: v is None or v >= 0)
+        self._check("relations", f"one of {', '.join(RELATIONS)}", lambda v: v in RELATIONS)
         self._check("k", "0 (text alone) or more", lambda v: v is None or v >= 0)
         self._check("head_lr", "above 0", lambda v: v is None or 0 < v < math.inf)
         self._check("cpus_per_worker", "1 or more", lambda v: v is None or v >= 1)
@@ -127,7 +133,8 @@ class TrainConfig:
 
     def fingerprint(self, data_digest: str) -> str:
         """Hash (12 hex digits) of what changes the numbers: settings, data, and this version of the program."""
-        parts = {"settings": self.numbers(), "data": data_digest, "version": __version__}
+        settings = {k: v for k, v in self.numbers().items() if k not in _CAME_LATER or v != _CAME_LATER[k]}
+        parts = {"settings": settings, "data": data_digest, "version": __version__}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

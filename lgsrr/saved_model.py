@@ -23,7 +23,7 @@ from lgsrr.encoder import EncoderConfig, PackedBert, Pooling
 from lgsrr.errors import ModelError
 from lgsrr.features import Lengths
 from lgsrr.files import atomic_path, write_json
-from lgsrr.model import LGSRR, Inconsistency, SemanticRelations
+from lgsrr.model import LGSRR, RELATIONS, Inconsistency, Relation, SemanticRelations
 from lgsrr.pretrained import TOKENIZER_FILES
 
 FORMAT = 1
@@ -49,6 +49,8 @@ class ModelCard:
     pooling: Pooling
     importance_hidden: int
     inconsistency: Inconsistency
+    relations: Relation = "all"
+    """A model that does not say it was saved before there was a choice."""
     batch_size: int
     """Of training; decides the answers where inconsistency is "batch"."""
     settings: dict[str, Any]
@@ -79,6 +81,7 @@ def new_model(card: ModelCard, encoder: PackedBert) -> LGSRR:
         importance_hidden=card.importance_hidden,
         dropout=float(card.settings.get("dropout", 0.4)),
         inconsistency=card.inconsistency,
+        relations=card.relations,
     )
     return LGSRR(encoder, relations)
 
@@ -111,6 +114,9 @@ def read_card(folder: Path) -> ModelCard:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw.get("format") != FORMAT:
             raise ModelError(f"{path} has format {raw.get('format')!r}; this version of lgsrr reads {FORMAT}")
+        if raw.get("relations", "all") not in RELATIONS:
+            known = ", ".join(RELATIONS)
+            raise ModelError(f"{path} has relations {raw['relations']!r}; this version of lgsrr knows {known}")
         raw["lengths"], raw["encoder"] = Lengths(**raw["lengths"]), EncoderConfig(**raw["encoder"])
         raw["labels"], raw["aspects"] = tuple(raw["labels"]), tuple(raw["aspects"])
         return ModelCard(**raw)

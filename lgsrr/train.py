@@ -112,6 +112,7 @@ def _card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCard:
         pooling=config.pooling,
         importance_hidden=config.importance_hidden,
         inconsistency=config.inconsistency,
+        relations=config.relations,
         batch_size=config.batch_size,
         settings=config.numbers(),
         scores={},

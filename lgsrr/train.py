@@ -68,7 +68,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Trained:
     encoder = encoder_folder(config.encoder)
     check_encoder(config, encoder_config(encoder))
     features = _features(config, dataset, encoder)
-    card = _card(config, dataset, encoder)
+    card = model_card(config, dataset, encoder)
     tracking = TrackingConfig(experiment=config.experiment)
     replay = Replay(Path(config.runs).resolve(), tracking, skip=(folder.name,))
     tracker = Tracker(Path(config.runs).resolve(), tracking, folder.name)
@@ -100,7 +100,8 @@ def _features(config: TrainConfig, dataset: Dataset, encoder: Path) -> Features:
     return features
 
 
-def _card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCard:
+def model_card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCard:
+    """What a model trained by `config` will say of itself; its scores are filled in at the end."""
     return ModelCard(
         dataset=config.dataset,
         data=dataset.source,
@@ -282,7 +283,7 @@ def _short(path: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if argv is None else list(argv)
-    default = recipe(_named(arguments, "--dataset") or "sample", _named(arguments, "--encoder") or "minilm")
+    default = recipe(named_flag(arguments, "--dataset") or "sample", named_flag(arguments, "--encoder") or "minilm")
     cli.run(
         lambda config: print_result(train(config), Console()),
         TrainConfig,
@@ -294,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     )
 
 
-def _named(arguments: Sequence[str], flag: str) -> str | None:
+def named_flag(arguments: Sequence[str], flag: str) -> str | None:
     """The value of a flag, before the command line is parsed: the recipe, and so the defaults, hang on it."""
     for index, argument in enumerate(arguments):
         if argument == flag and index + 1 < len(arguments):

@@ -1,0 +1,341 @@
+"""A search from its plan to its candidate, in this process, on a Ray of four CPUs; MLflow is a list in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lgsrr.errors import ConfigError, LgsrrError, TrainingError
+from lgsrr.saved_model import read_card
+from lgsrr.sender import MemorySink
+from lgsrr.spool import Artifact, Metrics, ModelRegistered, ModelSaved, Tags
+from lgsrr.spool import journals as journals_in
+from tests.conftest import tracked_in_memory
+from tests.processes import descendants, kill, wait_until
+from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, table
+from tune.answer import print_answer
+from tune.explain import explain
+from tune.folder import SearchFolder
+from tune.plan import plan
+from tune.settings import SearchConfig
+
+slow = pytest.mark.slow
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    config: SearchConfig
+    answer: dict[str, Any]
+    printed: str
+    memory: MemorySink
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: None, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Search]:
+    with tracked_in_memory() as memory:
+        config = search_config(tiny_bert, tmp_path_factory.mktemp("searched") / "runs")
+        answer, printed = searched(config)
+        yield Search(config, answer, printed, memory)
+
+
+def search_key(memory: MemorySink) -> str:
+    return next(key for key, event in runs_started(memory).items() if event.parent_run_key is None)
+
+
+# ---- the whole of it -----------------------------------------------------------------------------------------------
+
+
+@slow
+def test_a_search_ends_with_a_winner_that_ran_all_seeds(undisturbed: Search) -> None:
+    rows = table(undisturbed.config)
+    best = rows[0]
+    assert best["state"] == "winner"
+    assert best["id"] == undisturbed.answer["winner"]
+    assert sorted(best["scores"]) == [0, 1]
+    assert {row["trial"]["origin"] for row in rows} == {"paper", "text alone", "random"}
+    assert len(rows) == 6
+
+
+@slow
+def test_the_test_split_is_looked_at_for_the_winner_and_the_papers_setting_alone(undisturbed: Search) -> None:
+    tested = {row["id"] for row in table(undisturbed.config) if row["test"]}
+    paper = next(row["id"] for row in table(undisturbed.config) if row["trial"]["origin"] == "paper")
+    assert tested == {undisturbed.answer["winner"], paper}
+    told = [key for key, event in undisturbed.memory.events if isinstance(event, Metrics) and "test_f1" in event.values]
+    assert {key.rpartition("-")[0].rpartition("-")[2] for key in told} <= tested
+
+
+@slow
+def test_search_configuration_and_seed_are_nested_runs_that_all_end(undisturbed: Search) -> None:
+    started, top = runs_started(undisturbed.memory), search_key(undisturbed.memory)
+    seeds = {key for key in started if key.rpartition("-")[2].startswith("s") and key != top}
+    trials = started.keys() - seeds - {top}
+    assert len(trials) == 6
+    assert {started[key].parent_run_key for key in trials} == {top}
+    assert {started[key].parent_run_key for key in seeds} == trials
+    assert len(seeds) == len(ended_seeds(undisturbed.config))
+    assert set(runs_ended(undisturbed.memory).values()) == {"FINISHED"}
+    assert runs_ended(undisturbed.memory).keys() == started.keys()
+
+
+@slow
+def test_every_epoch_of_every_seed_is_recorded_once(undisturbed: Search) -> None:
+    top = search_key(undisturbed.memory)
+    for run, result in ended_seeds(undisturbed.config).items():
+        steps = [
+            event.step
+            for key, event in undisturbed.memory.events
+            if key == f"{top}-{run}" and isinstance(event, Metrics) and "dev_f1" in event.values and event.step
+        ]
+        assert steps == [figures["epoch"] for figures in result["history"]]
+
+
+@slow
+def test_the_searchs_run_holds_the_answer_the_page_and_the_pictures(undisturbed: Search) -> None:
+    top = search_key(undisturbed.memory)
+    own = [event for key, event in undisturbed.memory.events if key == top]
+    notes = [e.values["mlflow.note.content"] for e in own if isinstance(e, Tags) and "mlflow.note.content" in e.values]
+    assert undisturbed.answer["winner"] in notes[-1] or "won" in notes[-1]
+    kept = {Path(event.path).name for event in own if isinstance(event, Artifact)}
+    pictures = {"parallel.png", "hyperparameters.png", "halving.png", "importance.png"}
+    assert kept == {"search.html", "table.csv", *pictures}
+
+
+@slow
+def test_the_winners_model_is_registered_as_candidate_and_can_be_used(undisturbed: Search) -> None:
+    events = undisturbed.memory.events
+    (registered,) = [event for _, event in events if isinstance(event, ModelRegistered)]
+    (saved,) = [event for _, event in events if isinstance(event, ModelSaved)]
+    assert (registered.name, registered.alias) == ("lgsrr-sample", "candidate")
+    assert registered.tags["lgsrr.trial"] == undisturbed.answer["winner"]
+    card = read_card(Path(saved.folder))
+    assert card.settings["seed"] == undisturbed.answer["seed"]
+    assert card.scores["test_f1"] >= 0
+
+
+@slow
+def test_a_finished_search_says_so_trains_nothing_and_shows_its_answer_again(
+    undisturbed: Search, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(undisturbed.memory.events)
+    answer, printed = searched(undisturbed.config)
+    assert answer == undisturbed.answer
+    assert "finished already" in printed
+    assert len(undisturbed.memory.events) == before
+    print_answer(plan(undisturbed.config), answer, Console(width=200))
+    shown = capsys.readouterr().out
+    assert "models:/lgsrr-sample@candidate" in shown
+    assert "python -m tune.promote" in shown
+
+
+@slow
+def test_only_the_models_of_winner_and_paper_are_kept(undisturbed: Search) -> None:
+    folder = Path(undisturbed.config.runs) / "search" / undisturbed.config.search_name / "checkpoints"
+    paper = next(row["id"] for row in table(undisturbed.config) if row["trial"]["origin"] == "paper")
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {undisturbed.answer["winner"], paper}
+
+
+# ---- stop and go on ------------------------------------------------------------------------------------------------
+
+
+def same_table(ours: SearchConfig, theirs: SearchConfig) -> None:
+    assert table(ours) == table(theirs)
+
+
+@slow
+def test_a_trial_whose_process_is_killed_is_begun_again_and_the_table_is_the_same(
+    undisturbed: Search, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs")
+
+    def kill_two() -> None:
+        for count in (1, 4):
+            wait_until(lambda count=count: len(ended_seeds(config)) >= count, 180, f"{count} seeds")  # type: ignore[misc]
+            kill([p for p in descendants(os.getpid()) if "train_seed" in p.title()][:1])
+
+    killer = threading.Thread(target=kill_two)
+    killer.start()
+    searched(config)
+    killer.join()
+    same_table(config, undisturbed.config)
+
+
+@slow
+def test_results_of_another_order_and_other_machines_give_the_same_table(
+    undisturbed: Search, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs", at_once=1)
+    searched(config)
+    same_table(config, undisturbed.config)
+
+
+# ---- ways to train -------------------------------------------------------------------------------------------------
+
+
+@slow
+def test_worker_groups_give_the_numbers_of_the_own_process_and_nobody_waits_for_ever(
+    undisturbed: Search, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs", worker_group=True, trials=2, seeds=1, at_once=2)
+    searched(config)
+    whole = ended_seeds(undisturbed.config)
+    for run, result in ended_seeds(config).items():
+        if run in whole:
+            ours, theirs = ([f["dev_f1"] for f in r["history"]] for r in (result, whole[run]))
+            assert ours == theirs
+    paper = next(row for row in table(config) if row["trial"]["origin"] == "paper")
+    assert paper["test"]
+
+
+# ---- failures ------------------------------------------------------------------------------------------------------
+
+
+def space_of(folder: Path, *rates: float) -> str:
+    path = folder / "space.json"
+    path.write_text(json.dumps({"lr": {"choices": list(rates)}}))
+    return str(path)
+
+
+@slow
+def test_a_trial_whose_loss_is_not_finite_is_recorded_with_its_reason_and_the_search_goes_on(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+) -> None:
+    space = space_of(tmp_path, 1e-3, 1e30)
+    config = search_config(tiny_bert, tmp_path / "runs", space=space, algorithm="grid", seeds=1, k=1)
+    searched(config)
+    failed = [row for row in table(config) if row["state"] == "failed"]
+    assert [row["trial"]["settings"]["lr"] for row in failed] == [1e30]
+    assert "not finite" in failed[0]["reason"]
+    assert "FAILED" in runs_ended(sink).values()
+
+
+@slow
+def test_where_no_trial_finished_the_reasons_are_said(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+) -> None:
+    space = space_of(tmp_path, 1e30)
+    config = search_config(tiny_bert, tmp_path / "runs", space=space, algorithm="grid", seeds=1, lr=1e30)
+    with pytest.raises(TrainingError, match=r"no trial of the search .* finished(.|\n)*not finite"):
+        searched(config)
+    assert set(runs_ended(sink).values()) == {"FAILED"}
+
+
+@slow
+def test_a_tracking_server_that_is_not_there_stops_nothing_and_loses_nothing(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr("tune.recording.CLOSE_TIMEOUT_S", 1.0)
+    config = search_config(tiny_bert, tmp_path / "runs", trials=2, seeds=1)
+    answer, _ = searched(config)
+    assert "the next command sends them" in answer["mlflow"]
+    waiting = journals_in(Path(config.runs) / "spool")
+    assert len(waiting) == 1 + 2 + 2
+    assert all(journal.pending() for journal in waiting)
+
+
+# ---- what is refused before anything starts ------------------------------------------------------------------------
+
+
+def test_a_changed_space_is_refused_and_says_what_changed(tiny_bert: Path, tmp_path: Path) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs")
+    first = plan(config)
+    first.folder.path.mkdir(parents=True)
+    first.folder.begin(first.identity)
+    changed = dataclasses.replace(config, space=space_of(tmp_path, 1e-3, 1e-4), trials=9)
+    with pytest.raises(ConfigError) as caught:
+        searched(changed)
+    message = str(caught.value)
+    assert "space of lr: 0.00075 to 0.012, log-uniform, 3 in a grid, now one of 0.001, 0.0001" in message
+    assert "space of tau: 0.1 to 5, log-uniform, 3 in a grid, now not set" in message
+    assert "trials: 6, now 9" in message
+    assert "--name" in message
+
+
+def test_another_searchs_folder_is_refused_by_name(tiny_bert: Path, tmp_path: Path) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs", name="mine")
+    other = plan(config)
+    other.folder.path.mkdir(parents=True)
+    other.folder.begin(other.identity | {"dataset": "mintrec2"})
+    with pytest.raises(
+        ConfigError, match=r"mine holds another search: search on mintrec2, and this is search on sample"
+    ):
+        searched(config)
+
+
+def test_a_folder_with_something_else_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs", name="mine")
+    (tmp_path / "runs" / "search" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "search" / "mine" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match=r"holds 'thesis.tex' and no search"):
+        searched(config)
+
+
+def test_a_search_that_is_running_is_not_begun_twice(tiny_bert: Path, tmp_path: Path) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs")
+    with SearchFolder(plan(config).folder.path).held(), pytest.raises(ConfigError, match="another command is running"):
+        searched(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gpus_per_trial": 0.25}, r"--gpus-per-trial asks for GPUs, and the cluster has none; .* --gpu False"),
+        ({"gpu": True}, r"--gpu asks for GPUs, and the cluster has none"),
+    ],
+)
+def test_a_gpu_where_there_is_none_is_refused_with_the_flag_that_runs_on_cpus(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        searched(search_config(tiny_bert, tmp_path / "runs", **change))
+
+
+def test_workers_that_no_node_can_hold_are_refused(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+) -> None:
+    with pytest.raises(ConfigError, match=r"with 64 CPUs each do not fit: the cluster has 4 CPUs and 0 GPUs"):
+        searched(search_config(tiny_bert, tmp_path / "runs", cpus_per_worker=64))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"k": 9}, "k is 9, but sample has 3 aspects"),
+        ({"trials": 0}, "trials is 0; expected 1 or more"),
+        ({"halving": 0.5}, "halving is 0.5; expected 1 or more"),
+        ({"gpus_per_trial": 1.5}, "gpus_per_trial is 1.5; expected above 0 and under 1, or a whole number"),
+        ({"name": "../elsewhere"}, "name is '../elsewhere'"),
+        ({"again": True}, "a search has no --again"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_clear_message(
+    tiny_bert: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(LgsrrError) as caught:
+        plan(search_config(tiny_bert, tmp_path / "runs", **change))
+    assert words in str(caught.value)
+
+
+# ---- the plan ------------------------------------------------------------------------------------------------------
+
+
+@slow
+def test_explain_shows_trials_rungs_and_hours_and_trains_no_trial(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs", trials=12, seeds=5)
+    explain(plan(config), Console(width=200))
+    shown = capsys.readouterr().out
+    assert "the paper's setting" in shown
+    assert "seed-epochs at most; every configuration with every seed would take 240" in shown
+    assert "CPU-hours" in shown
+    assert not (tmp_path / "runs").exists()

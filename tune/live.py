@@ -1,0 +1,126 @@
+"""What a person sees while a search runs: a live table on a terminal, a line every 30 seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lgsrr.progress import LINE_EVERY_S
+from tune.race import Race
+from tune.recording import trial_title
+from tune.records import Trial
+
+_ROWS = 24
+
+
+class LiveTable:
+    """Trials, their seeds and epochs, and the time that is left.
+
+    Args:
+        console: where to; its `is_terminal` decides between table and lines.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, race: Race, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._race, self._console, self._clock = race, console, clock
+        self._trials: Sequence[Trial] = ()
+        self._scores: dict[str, dict[int, float]] = {}
+        self._running: dict[tuple[str, int], int] = {}
+        self._step_runs = self._step_ended = 0
+        self._step_began = self._printed_at = clock()
+        self._live: Live | None = None
+
+    def __enter__(self) -> LiveTable:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True, get_renderable=self._table)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def step(self, trials: Sequence[Trial], scores: Mapping[str, Mapping[int, float]], runs: int, what: str) -> None:
+        """A step begins: so many runs are due. `scores` are those of all seeds that have ended, by trial and seed."""
+        self._trials, self._step_runs, self._step_ended = trials, runs, 0
+        self._scores = {id_: dict(by_seed) for id_, by_seed in scores.items()}
+        self._step_began = self._clock()
+        self.say(what)
+
+    def epoch(self, trial: Trial, seed: int, epoch: int, best: float) -> None:
+        """A seed has come to an epoch, with that best dev F1 so far."""
+        self._running[trial.id, seed] = epoch
+        self._scores.setdefault(trial.id, {})[seed] = best
+        self._line()
+
+    def ended(self, trial: Trial, seed: int) -> None:
+        """A seed has ended."""
+        self._running.pop((trial.id, seed), None)
+        self._step_ended += 1
+        self._line()
+
+    def say(self, text: str) -> None:
+        """A line for all to see."""
+        self._printed_at = self._clock()
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _line(self) -> None:
+        if self._live is None and self._clock() - self._printed_at >= LINE_EVERY_S:
+            self.say(f"{self._step_ended}/{self._step_runs} runs of this step, {self._best()}{self._left()}")
+
+    def _best(self) -> str:
+        means = {t.id: _mean(self._scores[t.id]) for t in self._trials if self._scores.get(t.id)}
+        if not means:
+            return "no score yet"
+        best = max(means, key=lambda id_: means[id_])
+        return f"best so far {100 * means[best]:.1f} ({best}, {len(self._scores[best])} seeds)"
+
+    def _left(self) -> str:
+        spent = self._clock() - self._step_began
+        if not self._step_ended:
+            return ""
+        left = spent / self._step_ended * (self._step_runs - self._step_ended)
+        return f", about {max(1, round(left / 60))} min left of this step"
+
+    def _table(self) -> Table:
+        title = f"{self._step_ended}/{self._step_runs} runs of this step{self._left()}"
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+        for name in ("trial", "settings"):
+            table.add_column(name, no_wrap=True)
+        for name in ("seeds", "epoch", "dev F1"):
+            table.add_column(name, justify="right")
+        ranked = sorted(self._trials, key=self._urgency)
+        for trial in ranked[:_ROWS]:
+            table.add_row(*self._row(trial))
+        if len(ranked) > _ROWS:
+            table.add_row("...", f"and {len(ranked) - _ROWS} more", "", "", "")
+        return table
+
+    def _urgency(self, trial: Trial) -> tuple[bool, float]:
+        running = any(id_ == trial.id for id_, _ in self._running)
+        scores = self._scores.get(trial.id)
+        return not running, -_mean(scores) if scores else 0.0
+
+    def _row(self, trial: Trial) -> tuple[str, ...]:
+        scores = self._scores.get(trial.id, {})
+        epochs = [f"{epoch}/{self._race.epochs}" for (id_, _), epoch in self._running.items() if id_ == trial.id]
+        score = f"{100 * _mean(scores):.1f}" if scores else ""
+        if len(scores) > 1:
+            score += f" ± {100 * _deviation(scores):.1f}"
+        return trial.id, trial_title(trial)[:60], str(len(scores) or ""), " ".join(epochs), score
+
+
+def _mean(scores: Mapping[int, float]) -> float:
+    return sum(scores.values()) / len(scores)
+
+
+def _deviation(scores: Mapping[int, float]) -> float:
+    mean = _mean(scores)
+    return float((sum((s - mean) ** 2 for s in scores.values()) / (len(scores) - 1)) ** 0.5)

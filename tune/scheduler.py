@@ -1,0 +1,53 @@
+"""Tune's scheduler for a step of a search: stops a first seed where `tune.race` says so, and lets all others run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from tune.race import Curve, Race, cuts
+from tune.records import Trial
+from tune.trial import RUN
+
+
+class EpochRace(FIFOScheduler):
+    """Races the epochs of the first seeds.
+
+    Args:
+        trials: of the whole search, in its order.
+        known: curves of first seeds that ended in steps before, by trial id.
+        firsts: names of the runs of this step that are first seeds, with the id of the trial.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], known: Mapping[str, Curve], firsts: Mapping[str, str], race: Race
+    ) -> None:
+        super().__init__()
+        self._trials, self._firsts, self._race = trials, firsts, race
+        self._curves = dict(known)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        """STOP a first seed that the race has stopped, as soon as that is known."""
+        id_ = self._firsts.get(trial.config[RUN])
+        if id_ is None:
+            return str(TrialScheduler.CONTINUE)
+        if "history" in result:
+            self._curves[id_] = Curve(
+                scores=tuple(figures["dev_f1"] for figures in result["history"]), ended=bool(result.get("ended"))
+            )
+        elif "failure" in result:
+            self._end(id_, failed=True)
+        if id_ in cuts(self._trials, self._curves, self._race):
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A trial that fails for good holds up nobody behind it."""
+        if (id_ := self._firsts.get(trial.config[RUN])) is not None:
+            self._end(id_, failed=True)
+
+    def _end(self, id_: str, *, failed: bool) -> None:
+        scores = self._curves[id_].scores if id_ in self._curves else ()
+        self._curves[id_] = Curve(scores=scores, ended=True, failed=failed)

@@ -41,8 +41,10 @@ Relation = Literal[
 "or", "and" and "not" are the standard operators of fuzzy logic (Zadeh 1965: max, min, 1 − x). They want degrees of
 truth between 0 and 1, and a feature is any real number: it is read as the logit of a degree. The sigmoid keeps the
 order, so that max and min may be taken of the logits, and 1 − sigmoid(x) = sigmoid(−x) makes "not" a change of sign.
-The mean, because of the three the logical "and" would be "and" again (absorption). The paper has classic relations as
-well; its text could not be read where these were written, so that its formulas may be others.
+The mean, because a logical join of the three loses them: by "or" it is "or" again (absorption), by "and" it asks for an
+aspect and its denial at once, min(F_T, −|F_M1|, ..., −|F_MK|). The paper has classic relations as well; its text could
+not be read where these were written, and a fork of the released code (https://github.com/glad4enkonm/LGSRR) has the
+full method alone, so that the paper's formulas may be others.
 
 With K = 0, F = F_T under every choice.
 """

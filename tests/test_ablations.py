@@ -129,6 +129,15 @@ def test_fuzzy_operators_on_features_are_those_on_degrees_of_truth() -> None:
         torch.testing.assert_close(torch.sigmoid(a_module(relations)(text, desc).features_BD), degree)
 
 
+def test_a_logical_join_of_the_three_classic_relations_loses_them() -> None:
+    """Why their combination is the mean: "or" absorbs the others, "and" wants an aspect and its denial at once."""
+    text, desc = pooled()
+    choices: tuple[Relation, ...] = ("or", "and", "not")
+    three = torch.stack([a_module(relations)(text, desc).features_BD for relations in choices])
+    assert torch.equal(three.amax(0), three[0])
+    assert torch.equal(three.amin(0), torch.minimum(text, (-desc.abs()).amin(1)))
+
+
 @pytest.mark.parametrize("relations", RELATIONS)
 def test_without_aspects_every_choice_is_text_alone(relations: Relation) -> None:
     text, desc = pooled(0)

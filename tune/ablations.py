@@ -5,7 +5,8 @@ All rows start from one set of settings, that of the search, so that a row diffe
 label says and in nothing else. The formulas are those at `lgsrr.model.Relation`.
 
 The paper's own numbers are not here: its tables (https://arxiv.org/html/2509.01337v1) could not be read where this was
-written, and a number without a source is worse than none. `_PAPER` is where they go, each with the address of its page.
+written, a fork of the released code (https://github.com/glad4enkonm/LGSRR) shows results as a picture only, and a
+number without a source is worse than none. `_PAPER` is where they go, each with the address of its page.
 """
 
 from __future__ import annotations

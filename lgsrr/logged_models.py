@@ -79,6 +79,11 @@ def _models_of(client: Any, run: RunRef) -> list[Any]:
     return sorted(models, key=lambda model: model.creation_timestamp, reverse=True)
 
 
+def ready_model(client: Any, run: RunRef) -> Any | None:
+    """The run's newest model whose upload has ended; None where it has none."""
+    return next((model for model in _models_of(client, run) if str(model.status) == "READY"), None)
+
+
 def _digest(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of a folder's files."""
     hasher = hashlib.sha256()
@@ -202,14 +207,13 @@ def _model_id(client: Any, uri: str) -> str:
 
 def _model_of_run(client: Any, run_id: str) -> str:
     run = client.get_run(run_id)
-    models = _models_of(client, RunRef(run_id=run_id, experiment_id=run.info.experiment_id))
-    ready = [model for model in models if str(model.status) == "READY"]
-    if not ready:
+    model = ready_model(client, RunRef(run_id=run_id, experiment_id=run.info.experiment_id))
+    if model is None:
         raise ModelError(
             f"run {run_id} ({run.info.run_name}, {run.info.status}) has no finished model; "
             "if it has just ended, `python -m lgsrr.tracking` sends what is still on its way"
         )
-    return str(ready[0].model_id)
+    return str(model.model_id)
 
 
 def _fetch(mlflow: Any, destination: str, model: Any, cache: Path) -> Path:

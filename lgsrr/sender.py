@@ -4,7 +4,7 @@ Delivery is at least once: the offset is stored after an event has been delivere
 again. The `Sink` makes that exactly once, because only it can see what is already there. A sink that is away is asked
 again after a growing pause, up to a cap; an event that a sink will never take is set aside beside its journal, so that
 those behind it get through. The trade-off: within a run the order is kept, so one slow upload holds up that run's later
-events (never the program that appends them).
+events, and those of all other runs where one sender follows the whole spool (never the program that appends them).
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from pathlib import Path
 from typing import Protocol
 
 from lgsrr.spool import Event, Journal, Line, RunFinished, RunStarted, decode, journals
+from lgsrr.watch import AwayServers, Watch, stamp
 
 _log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 1.0
+"""Between two looks at a journal that another process is sending: it may stop before the end."""
 
 Wait = Callable[[threading.Event, float | None], bool]
 """Waits for an event, at most so many seconds (None: for ever), and says whether it came."""
@@ -86,28 +90,36 @@ class Backoff:
         return float(min(self.cap_s, self.first_s * 2 ** min(failures - 1, 30)))
 
 
-def deliver(journal: Journal, sink: Sink, *, go_on: Callable[[], bool], delivered: Callable[[bool], None]) -> None:
+def deliver(
+    journal: Journal,
+    sink: Sink,
+    *,
+    go_on: Callable[[], bool],
+    delivered: Callable[[bool], None],
+    started: RunStarted | None = None,
+) -> RunStarted | None:
     """Send what `journal` still holds while `go_on()`, and delete it behind a finished run. Call it while `sending`.
 
     `delivered` is called after each event, with False for one that was set aside. Raises SinkAwayError; the offset then
-    stands before the event that failed.
+    stands before the event that failed. Returns the run's last start; given back as `started`, it spares reading what
+    has been sent.
     """
     sent = journal.sent()
-    started: RunStarted | None = None
     last: Event | None = None
-    for line in journal.lines():
+    for line in journal.lines(sent if started else 0):
         last = _parse(line)
         if isinstance(last, RunStarted):
             started = last
         if line.end <= sent:
             continue
         if not go_on():
-            return
+            return started
         taken = _deliver_line(journal, sink, line, started, last)
         journal.mark_sent(line.end)
         delivered(taken)
     if isinstance(last, RunFinished):
         journal.remove_delivered()
+    return started
 
 
 def _parse(line: Line) -> Event | None:
@@ -137,7 +149,7 @@ def _deliver_line(journal: Journal, sink: Sink, line: Line, started: RunStarted 
 
 
 class Sender:
-    """A background thread that sends one run's journal as it grows, or once all the journals that were left behind."""
+    """A background thread that sends a run's journal as it grows, or a whole spool, once or as it grows."""
 
     def __init__(
         self,
@@ -146,19 +158,29 @@ class Sender:
         *,
         run_key: str | None = None,
         skip: Sequence[str] = (),
+        follow: bool = False,
         backoff: Backoff | None = None,
         wait: Wait = threading.Event.wait,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`run_key` names the one journal to send until `stop`; None sends all but `skip` and ends when they are out.
 
+        With `follow` all but `skip` are sent until `stop`, also those that are begun meanwhile: one thread for the many
+        runs of a driver. It looks when it is notified; `flush` and `pending` are then about the runs that it was
+        notified of, since others' may belong to a server that is gone.
+
         `wait` and `clock` are replaced in tests, so that these neither sleep nor guess.
         """
         self._folder = folder
-        self._sink = sink
+        self.sink = sink
         self._run_key = run_key
         self._skip = frozenset(skip)
+        self._follows = follow
+        self._told: set[str] = set()
+        self._wanted: set[str] = set()
         self._backoff = backoff or Backoff()
+        self._watch = Watch(folder, skip, _head)
+        self._away = AwayServers(self._backoff.pause_s, clock)
         self._wait = wait
         self._clock = clock
         self._news = threading.Event()
@@ -176,17 +198,21 @@ class Sender:
         """Begin. The thread is a daemon: it never keeps a process alive."""
         self._thread.start()
 
-    def notify(self) -> None:
-        """Say that something was appended. Returns at once."""
+    def notify(self, run_key: str | None = None) -> None:
+        """Say that something was appended, and to which run's journal. Returns at once."""
+        if run_key is not None and self._run_key is None:
+            self._told.add(run_key)
         self._news.set()
 
-    def flush(self, timeout_s: float) -> int:
-        """Wait until everything is out, at most `timeout_s` seconds; how many events are still pending."""
+    def flush(self, timeout_s: float, run_key: str | None = None) -> int:
+        """Wait until everything (or one run) is out, at most `timeout_s` seconds; how many events are still pending."""
         deadline = self._clock() + timeout_s
-        self._hurry.set()
+        if timeout_s > 0:  # who does not wait is in no hurry: a server that is away is not asked for it
+            self._wanted |= {destination_of(journal) for journal in self._journals(run_key)} if self._follows else set()
+            self._hurry.set()
         self._news.set()
         with self._progress:
-            while (left := self.pending()) and self._thread.is_alive() and self._clock() < deadline:
+            while (left := self.pending(run_key)) and self._thread.is_alive() and self._clock() < deadline:
                 self._progress.wait(max(0.0, min(0.2, deadline - self._clock())))
         return left
 
@@ -198,21 +224,26 @@ class Sender:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def pending(self) -> int:
-        """How many events of this sender's journals have not been delivered."""
-        return sum(journal.pending() for journal in self._journals())
+    def pending(self, run_key: str | None = None) -> int:
+        """How many events of this sender's journals, or of one of them, have not been delivered."""
+        return sum(journal.pending() for journal in self._journals(run_key))
 
-    def _journals(self) -> list[Journal]:
-        if self._run_key is not None:
-            return [Journal(self._folder, self._run_key)]
+    def _journals(self, run_key: str | None = None) -> list[Journal]:
+        only = run_key or self._run_key
+        if only is not None:
+            return [Journal(self._folder, only)]
+        if self._follows:
+            return [Journal(self._folder, run_key) for run_key in tuple(self._told)]
         return [journal for journal in journals(self._folder) if journal.run_key not in self._skip]
 
     def _run(self) -> None:
         try:
-            if self._run_key is None:
-                self._sweep()
-            else:
+            if self._run_key is not None:
                 self._follow(Journal(self._folder, self._run_key))
+            elif self._follows:
+                self._follow_all()
+            else:
+                self._sweep()
         finally:
             self._report()
 
@@ -229,6 +260,47 @@ class Sender:
                         self._pause(trouble)
                     else:
                         self._wait(self._news, None)
+
+    def _follow_all(self) -> None:
+        """Send what is appended to any journal until `stop`. No server is asked while there is nothing for it."""
+        while not self._stopped.is_set():
+            self._news.clear()
+            if self._hurry.is_set():
+                self._hurry.clear()
+                self._away.hurry({self._wanted.pop() for _ in range(len(self._wanted))})
+            changed = self._watch.changed()
+            self._away.keep({self._watch.destination(journal) for journal in changed})
+            others = [self._attend(journal) for journal in changed].count(False)
+            self.trouble = self._away.reasons()
+            self._report()
+            pauses = [self._away.next_try_s(), _LOOK_AGAIN_S if others else None]
+            self._wait(self._news, min((pause for pause in pauses if pause is not None), default=None))
+
+    def _attend(self, journal: Journal) -> bool:
+        """Send what one journal holds, unless its server is away; False where another process is sending it."""
+        destination = self._watch.destination(journal)
+        if self._stopped.is_set() or self._away.resting(destination):
+            return True
+        before = stamp(journal)
+        with journal.sending() as ours:
+            if not ours:
+                return False
+            try:
+                start = self._deliver(journal, self._watch.start(journal))
+            except (SinkAwayError, OSError) as error:
+                self._away.failed(destination, str(error))
+                return True
+        self._away.answered(destination)
+        if not self._stopped.is_set():
+            self._watch.delivered(journal, before, start)
+            self._forget(journal)
+        return True
+
+    def _forget(self, journal: Journal) -> None:
+        """Nobody waits any more for a journal that was delivered and deleted."""
+        self._told.discard(journal.run_key)
+        if journal.path.exists():  # asked afterwards: what is appended in this moment is either seen here or notified
+            self._told.add(journal.run_key)
 
     def _sweep(self) -> None:
         """Send all journals that nobody else is sending, until each is out."""
@@ -250,18 +322,21 @@ class Sender:
 
     def _send(self, journal: Journal) -> str | None:
         """Send one journal; why it could not be sent to its end."""
+        try:
+            self._deliver(journal)
+        except (SinkAwayError, OSError) as error:
+            return str(error)
+        self._report()
+        return None
 
+    def _deliver(self, journal: Journal, started: RunStarted | None = None) -> RunStarted | None:
         def delivered(taken: bool) -> None:
             self.delivered[journal.run_key] += taken
             self.trouble, self._failures = None, 0
             self._report()
 
-        try:
-            deliver(journal, self._sink, go_on=lambda: not self._stopped.is_set(), delivered=delivered)
-        except (SinkAwayError, OSError) as error:
-            return str(error)
-        self._report()
-        return None
+        going = self._stopped.is_set
+        return deliver(journal, self.sink, go_on=lambda: not going(), delivered=delivered, started=started)
 
     def _pause(self, trouble: str) -> None:
         """Wait before the next try, longer each time; `flush` and `stop` cut it short."""
@@ -277,8 +352,14 @@ class Sender:
 
 def destination_of(journal: Journal) -> str:
     """Where a journal's run belongs, as its first start says; empty where none is in it."""
+    head = _head(journal)
+    return "" if head is None else head.destination
+
+
+def _head(journal: Journal) -> RunStarted | None:
+    """A journal's first start."""
     for line in journal.lines():
         event = _parse(line)
         if isinstance(event, RunStarted):
-            return event.destination
-    return ""
+            return event
+    return None

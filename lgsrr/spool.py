@@ -100,6 +100,18 @@ class ModelSaved:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRegistered:
+    """The run's model becomes a version of a registered model; a second one sets that version's words anew."""
+
+    name: str
+    """Of the registered model, such as lgsrr-mintrec2; made where it is missing."""
+    alias: str | None = None
+    """Given to this version, and taken from the one that had it."""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    description: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
     """The run's end; its journal is deleted once this has been delivered."""
 
@@ -107,9 +119,9 @@ class RunFinished:
     time_ms: int
 
 
-Event = RunStarted | Metrics | Tags | Artifact | ModelSaved | RunFinished
+Event = RunStarted | Metrics | Tags | Artifact | ModelSaved | ModelRegistered | RunFinished
 _KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (RunStarted, Metrics, Tags, Artifact, ModelSaved, RunFinished)
+    kind.__name__: kind for kind in (RunStarted, Metrics, Tags, Artifact, ModelSaved, ModelRegistered, RunFinished)
 }
 
 

@@ -29,6 +29,7 @@ from lgsrr.spool import (
     Event,
     Journal,
     Metrics,
+    ModelRegistered,
     ModelSaved,
     RunFinished,
     RunStarted,
@@ -73,17 +74,23 @@ class Tracker:
         run_key: str,
         *,
         sink: Sink | None = None,
+        sender: Sender | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """Start the thread that sends. `sink` and `now_ms` (milliseconds since 1970) are replaced in tests."""
+        """Start the thread that sends, unless a `sender` that follows the spool is there for many runs.
+
+        `sink` and `now_ms` (milliseconds since 1970) are replaced in tests.
+        """
         self._config = config
         self._destination = config.destination(runs_dir)
         self._journal = Journal(spool_folder(runs_dir), run_key)
         self._now_ms = now_ms
         self._written = self._metrics_on_disk()
-        self._sink = sink or mlflow_sink(self._destination)
-        self._sender = Sender(spool_folder(runs_dir), self._sink, run_key=run_key)
-        self._sender.start()
+        self._sink = sink or (sender.sink if sender else mlflow_sink(self._destination))
+        self._shared = sender is not None
+        self._sender = sender or Sender(spool_folder(runs_dir), self._sink, run_key=run_key)
+        if not self._shared:
+            self._sender.start()
 
     def start(
         self,
@@ -146,14 +153,28 @@ class Tracker:
         requirements = pinned_requirements()
         self._append(ModelSaved(folder=str(folder.resolve()), loader_module=loader_module, requirements=requirements))
 
+    def register(
+        self, name: str, *, alias: str | None = None, tags: Mapping[str, str] | None = None, description: str = ""
+    ) -> None:
+        """Make the model of this run (`model` comes first) a version of the registered model `name`, with `alias`.
+
+        Told a second time, it is the same version, whose tags, description and alias are set anew.
+        """
+        known = {key: str(value) for key, value in (tags or {}).items()}
+        self._append(ModelRegistered(name=name, alias=alias, tags=known, description=description))
+
     def finish(self, status: Status = "FINISHED") -> None:
         """The run ends; its journal is deleted once all of it has arrived."""
         self._append(RunFinished(status=status, time_ms=self._now_ms()))
 
     def close(self, timeout_s: float = 10.0) -> Delivery:
-        """Wait for the server, at most `timeout_s` seconds, and say how far the record has come."""
-        pending = self._sender.flush(timeout_s)
-        self._sender.stop()
+        """Wait for the server, at most `timeout_s` seconds, and say how far the record has come.
+
+        A shared sender is waited for as far as this run goes, and goes on sending.
+        """
+        pending = self._sender.flush(timeout_s, self._journal.run_key)
+        if not self._shared:
+            self._sender.stop()
         run = self._sink.find(self._journal.run_key)
         url = None if run is None else run_url(self._destination, run)
         refused = self._journal.refused()
@@ -175,7 +196,7 @@ class Tracker:
 
     def _append(self, event: Event) -> None:
         self._journal.append(event)
-        self._sender.notify()
+        self._sender.notify(self._journal.run_key)
 
     def _metrics_on_disk(self) -> set[tuple[int, str]]:
         written: set[tuple[int, str]] = set()

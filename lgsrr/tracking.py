@@ -21,9 +21,10 @@ from typing import Any
 from lgsrr.cli import run
 from lgsrr.destination import UPLOAD_TIMEOUT_S, patience, prepare_environment, sqlite_path, turn, without_password
 from lgsrr.logged_models import copy_scores_to_models, log_model
+from lgsrr.registry import register_version
 from lgsrr.replay import ReplayCommand, replay_command
 from lgsrr.sender import RunRef, SinkAwayError, SinkRefusedError
-from lgsrr.spool import Artifact, DataRef, Event, Metrics, ModelSaved, RunFinished, RunStarted, Tags
+from lgsrr.spool import Artifact, DataRef, Event, Metrics, ModelRegistered, ModelSaved, RunFinished, RunStarted, Tags
 
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
@@ -55,6 +56,14 @@ def connect(destination: str) -> Any:
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # slow: not while others wait their turn
     with turn(destination):
         return mlflow.MlflowClient(tracking_uri=destination, registry_uri=destination)
+
+
+def error_code(error: Exception) -> str:
+    """MLflow's name of what went wrong, such as RESOURCE_ALREADY_EXISTS; empty where the error is not MLflow's."""
+    load_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    return str(error.error_code) if isinstance(error, MlflowException) else ""
 
 
 @contextlib.contextmanager
@@ -106,6 +115,9 @@ class MlflowSink:
                     _log_artifact(client, ref, event)
                 case ModelSaved():
                     log_model(load_mlflow(), client, destination, ref, event)
+                case ModelRegistered():
+                    with turn(destination):
+                        register_version(client, ref, event)
                 case _:
                     with turn(destination):
                         _log_record(client, ref, event)

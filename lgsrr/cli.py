@@ -8,11 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from rich.console import Console
 
 from lgsrr.errors import LgsrrError
 
 C = TypeVar("C")
+WIDTH_OF_A_LOG = 160
 _STYLE = (tyro.conf.FlagCreatePairsOff,)
+
+
+def table_console() -> Console:
+    """Where tables are printed: as wide as the terminal; in a pipe or a log, wide enough for a line to stay one."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_OF_A_LOG)
 
 
 def run(

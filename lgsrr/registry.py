@@ -16,8 +16,10 @@ Tags of a version, as a search writes them:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lgsrr.logged_models import ready_model
@@ -113,3 +115,72 @@ def _show_on_model(client: Any, model_id: str, name: str, version: str) -> None:
     if (name, version) not in [(entry.get("name"), str(entry.get("version"))) for entry in listed]:
         entry = {"name": name, "version": version}
         client.set_logged_model_tags(model_id, {_SHOWN_ON_MODEL: json.dumps([*listed, entry])})
+
+
+# ---- reading and promoting -----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A version of a registered model, with what is known of it."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    run_id: str | None
+    tags: Mapping[str, str]
+    scores: Mapping[str, float]
+    """Of its run: `test_f1`, `best_dev_f1`, ...; empty where the run is gone."""
+    created_ms: int
+
+    @property
+    def uri(self) -> str:
+        """By which every command takes it."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def registered_names(client: Any) -> list[str]:
+    """Names of all our registered models."""
+    return sorted(m.name for m in client.search_registered_models(f"name LIKE '{PREFIX}%'"))
+
+
+def versions(client: Any, name: str) -> list[Version]:
+    """The versions of a registered model, the newest first; none where there is no such model."""
+    aliases: dict[str, list[str]] = {}
+    with _missing_is_nothing():
+        for alias, version in client.get_registered_model(name).aliases.items():
+            aliases.setdefault(str(version), []).append(alias)
+    found = sorted(_all_versions(client, name), key=lambda version: -int(version.version))
+    return [_version(client, found_version, aliases) for found_version in found]
+
+
+def _version(client: Any, found: Any, aliases: Mapping[str, list[str]]) -> Version:
+    scores: dict[str, float] = {}
+    if found.run_id:
+        with _missing_is_nothing():
+            scores = dict(client.get_run(found.run_id).data.metrics)
+    return Version(
+        name=found.name,
+        version=str(found.version),
+        aliases=tuple(sorted(aliases.get(str(found.version), []))),
+        run_id=found.run_id or None,
+        tags=dict(found.tags),
+        scores=scores,
+        created_ms=int(found.creation_timestamp),
+    )
+
+
+@contextlib.contextmanager
+def _missing_is_nothing() -> Iterator[None]:
+    from lgsrr.tracking import error_code
+
+    try:
+        yield
+    except Exception as error:
+        if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def set_alias(client: Any, version: Version, alias: str) -> None:
+    """Give a version an alias, and take it from the one that had it; `turn` is the caller's."""
+    client.set_registered_model_alias(version.name, alias, version.version)

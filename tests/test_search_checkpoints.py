@@ -1,4 +1,4 @@
-"""Checkpoints of a seed that is trained in its trial's own process: whole or not there, the newest and the best kept."""
+"""Checkpoints of a seed that trains in its trial's own process: whole or not there; the newest and the best are kept."""
 
 from __future__ import annotations
 

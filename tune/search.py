@@ -50,9 +50,9 @@ def run(config: SearchConfig) -> None:
 
     planned = plan(config)
     if config.explain:
-        explain(planned, Console())
+        explain(planned, cli.table_console())
         return
-    print_answer(planned, search(planned), Console())
+    print_answer(planned, search(planned), cli.table_console())
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

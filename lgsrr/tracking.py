@@ -158,8 +158,9 @@ def _new_experiment(client: Any, name: str) -> str:
 
     path = sqlite_path(client.tracking_uri)
     location = None if path is None else str(path.parent / "artifacts" / name)
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # or its UI opens on pages for language models
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=kind))
     except MlflowException as error:
         if error.error_code == "RESOURCE_ALREADY_EXISTS":  # another run made it in this moment
             return str(client.get_experiment_by_name(name).experiment_id)

@@ -25,7 +25,7 @@ from tune.settings import SearchConfig, search_recipe
 def search_config(encoder: Path, runs: Path, **changes: Any) -> SearchConfig:
     """Settings of a search of a minute: three seeds at most, four epochs."""
     tiny = dataclasses.asdict(tiny_config(encoder, runs, epochs=4, patience=4))
-    small = SearchConfig(**tiny, trials=6, seeds=2)
+    small = SearchConfig(**tiny, trials=6, seeds=2, at_once=2)
     return dataclasses.replace(small, **changes)
 
 

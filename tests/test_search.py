@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from lgsrr.saved_model import read_card
 from lgsrr.sender import MemorySink
 from lgsrr.spool import Artifact, Metrics, ModelRegistered, ModelSaved, Tags
 from lgsrr.spool import journals as journals_in
+from lgsrr.tracking import connect
 from tests.conftest import tracked_in_memory
 from tests.processes import descendants, kill, wait_until
-from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, table
+from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, start, table
 from tune.answer import print_answer
 from tune.explain import explain
 from tune.folder import SearchFolder
@@ -39,11 +40,11 @@ class Search:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ray_cluster: None, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Search]:
+def undisturbed(ray_cluster: None, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     with tracked_in_memory() as memory:
         config = search_config(tiny_bert, tmp_path_factory.mktemp("searched") / "runs")
         answer, printed = searched(config)
-        yield Search(config, answer, printed, memory)
+    return Search(config, answer, printed, memory)
 
 
 def search_key(memory: MemorySink) -> str:
@@ -175,6 +176,47 @@ def test_results_of_another_order_and_other_machines_give_the_same_table(
     config = search_config(tiny_bert, tmp_path / "runs", at_once=1)
     searched(config)
     same_table(config, undisturbed.config)
+
+
+@slow
+def test_a_driver_killed_twice_goes_on_to_the_same_table_trains_no_seed_twice_and_is_recorded_once(
+    undisturbed: Search, tiny_bert: Path, runs: Path, tmp_path: Path
+) -> None:
+    config, log = search_config(tiny_bert, runs), tmp_path / "log"
+    kept: dict[str, dict[str, Any]] = {}
+    for count in (1, 5):
+        driver = start(config, log)
+        try:
+            wait_until(lambda n=count, d=driver: len(ended_seeds(config)) >= n or d.poll() is not None, 240, "seeds")  # type: ignore[misc]
+        finally:
+            below = descendants(driver.pid)
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+            kill(below)
+        assert driver.returncode == -signal.SIGKILL, log.read_text()
+        assert kept.items() <= ended_seeds(config).items()
+        kept = ended_seeds(config)
+    driver = start(config, log)
+    assert driver.wait(timeout=300) == 0, log.read_text()
+    assert kept.items() <= ended_seeds(config).items()  # times of epochs included: what had ended was not trained again
+    same_table(config, undisturbed.config)
+
+    client = connect(f"sqlite:///{runs / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "lgsrr-sample"]
+    recorded = client.search_runs([experiment.experiment_id], max_results=1000)
+    seeds = {
+        run.data.tags["lgsrr.run_key"].split("-", 3)[-1]: run
+        for run in recorded
+        if run.info.run_name.startswith("seed")
+    }
+    assert len(recorded) == 1 + 6 + len(ended_seeds(config))
+    assert {run.info.status for run in recorded} == {"FINISHED"}
+    for name, result in ended_seeds(config).items():
+        (run,) = [run for key, run in seeds.items() if key.endswith(name)]
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "dev_f1") if point.step]
+        assert steps == [figures["epoch"] for figures in result["history"]]
+    version = client.get_model_version_by_alias("lgsrr-sample", "candidate")
+    assert version.tags["lgsrr.trial"] == undisturbed.answer["winner"]
 
 
 # ---- ways to train -------------------------------------------------------------------------------------------------

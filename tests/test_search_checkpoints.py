@@ -1,4 +1,4 @@
-"""Checkpoints of a seed that trains in its trial's own process: whole or not there; the newest and the best are kept."""
+"""Checkpoints of a seed that trains in its trial's own process: whole or not there, the newest and best kept."""
 
 from __future__ import annotations
 

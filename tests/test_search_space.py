@@ -122,10 +122,20 @@ def test_the_papers_setting_and_text_alone_are_always_tried(algorithm: str) -> N
     trials = propose(algorithm, default_space(FROZEN, 3), FROZEN, 3, 12, {})  # type: ignore[arg-type]
     assert trials[0].origin == "paper"
     assert trials[0].kept
-    assert apply(trials[0].settings, FROZEN) == dataclasses.replace(FROZEN, k=3)
+    assert apply(trials[0].settings, FROZEN) == dataclasses.replace(FROZEN, k=3, lr=trials[0].settings["lr"])
     alone = [t for t in trials if t.origin == "text alone"]
     assert len({t.settings["lr"] for t in alone}) == 3
     assert {t.settings["k"] for t in alone} == {0}
+
+
+def test_the_papers_setting_has_the_papers_rate_but_where_no_layer_is_trained() -> None:
+    assert standing_trials(default_space(BASE, 3), BASE, 3, 12)[0].settings == {"k": 3}
+    low, high = default_space(FROZEN, 3)[0].low, default_space(FROZEN, 3)[0].high
+    assert low is not None
+    assert high is not None
+    assert standing_trials(default_space(FROZEN, 3), FROZEN, 3, 12)[0].settings["lr"] == pytest.approx(
+        (low * high) ** 0.5, 0.01
+    )
 
 
 def test_as_many_trials_as_asked_for_no_two_the_same_and_the_first_of_more() -> None:

@@ -72,7 +72,7 @@ def _conclude_search(
         {"name": name, "alias": ALIAS, "tags": version_tags(plan, best, seed), "description": _description(plan, best)},
         time_ms=ended_ms,
     )  # fmt: skip
-    record.answer(_figures(report, best), note(report), files, time_ms=ended_ms)
+    record.answer(_figures(report, best), _with_links(note(report), name), files, time_ms=ended_ms)
     conductor.drop_losers([s.trial.id for s in listed if s.state == "winner" or s.trial.origin == "paper"])
     return {
         "search": folder.name, "kind": config.kind, "winner": best.trial.id, "settings": best.trial.settings,
@@ -85,6 +85,13 @@ def _fetch_model(run_folder: str, target: Path) -> None:
     """Copy the model that a tested run left to where it stays: a journal names it until it is delivered."""
     with local_copy(newest_finished(run_folder)) as finished, atomic_path(target) as temporary:
         shutil.copytree(model_folder(str(finished)), temporary)
+
+
+def _with_links(text: str, name: str) -> str:
+    """The note with the way to the model behind its first paragraph: MLflow shows no more before it is unfolded."""
+    answer, separator, rest = text.partition("\n\n")
+    link = f"Its model is `{ALIAS}` of [{name}](#/models/{name}); the whole report is search.html under Artifacts."
+    return f"{answer}\n\n{link}{separator}{rest}"
 
 
 def version_tags(plan: Plan, best: Standing, seed: int) -> dict[str, str]:

@@ -128,7 +128,7 @@ def _chosen(client: Any, config: PromoteConfig, destination: str) -> Version:
     wanted = (lambda v: CANDIDATE in v.aliases) if config.candidate else (lambda v: v.version == str(config.version))
     found = next((v for v in known if wanted(v)), None)
     if found is None:
-        what = "a candidate" if config.candidate else f"version {config.version}"
+        what = "candidate" if config.candidate else f"version {config.version}"
         have = ", ".join(v.version for v in reversed(known)) or "none: run python tune/search.py, or give --run ID"
         raise ModelError(f"{name} in {without_password(destination)} has no {what}; its versions are {have}")
     return found

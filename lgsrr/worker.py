@@ -37,7 +37,7 @@ from lgsrr.inference import Answers, answer, dealt, merge
 from lgsrr.loss import neural_ndcg_per_utterance, ranking_relevance
 from lgsrr.memory import TRIM_EVERY, bound_caches, trim
 from lgsrr.metrics import scores
-from lgsrr.model import LGSRR, Relations
+from lgsrr.model import LGSRR, Relations, learns_importance
 from lgsrr.optimizer import make_optimizer, rate_at, set_rate, uncorrected
 from lgsrr.predictions import predictions_table, write_predictions
 from lgsrr.pretrained import encoder_folder, load_encoder
@@ -208,7 +208,7 @@ class Worker:
         return sums * weight
 
     def _ranking_loss(self, relations: Relations, positions_BK: Tensor | None) -> Tensor:
-        if positions_BK is None or self.config.rank_weight == 0:
+        if positions_BK is None or self.config.rank_weight == 0 or not learns_importance(self.config.relations):
             return relations.importance_BS.new_zeros(len(relations.importance_BS))
         relevance_BS = ranking_relevance(positions_BK)
         return 1 - neural_ndcg_per_utterance(relations.importance_BS, relevance_BS, self.config.tau)

@@ -159,6 +159,12 @@ class Conductor:
                 self.ledger.trials(), {}, len(due), f"the test split, for {len({t.id for t, _ in due})} of them"
             )
             self._run(due, FIFOScheduler(), test=True)
+            untested = [run_name(t.id, s) for t, s in due if run_name(t.id, s) not in self._folder.tested()]
+            if untested:
+                raise TrainingError(
+                    f"the test of {', '.join(untested)} failed, for the reason above; all training is kept: "
+                    "the same command tries the test again"
+                )
 
     def _is_tested(self, standing: Standing) -> bool:
         return self._config.ablate or standing.state == "winner" or standing.trial.origin == "paper"

@@ -78,7 +78,7 @@ class Jobs:
             cpus = int(node["Resources"].get("CPU", 1))
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
             task = ray.remote(keep_frozen).options(
-                num_cpus=cpus, num_gpus=1 if gpus else 0, scheduling_strategy=here, max_retries=3
+                num_cpus=self._cpus, num_gpus=1 if gpus else 0, scheduling_strategy=here, max_retries=3
             )
             tasks += [
                 task.remote(features, e, pooling, layers, cpus) for (e, pooling, layers, _), features in asked.items()

@@ -96,7 +96,7 @@ def default_space(base: TrainConfig, num_aspects: int) -> Space:
     where `base` leaves it open.
     """
     frozen = base.trainable_layers == 0
-    low, high = (base.lr * 2, base.lr * 100) if frozen else (base.lr / 4, base.lr * 4)
+    low, high = (base.lr * 5, base.lr * 300) if frozen else (base.lr / 4, base.lr * 4)
     space = [
         Dimension(name="lr", log=True, low=low, high=high),
         Dimension(name="rank_weight", log=True, low=0.03, high=3.0),

@@ -332,7 +332,8 @@ class Sender:
     def _deliver(self, journal: Journal, started: RunStarted | None = None) -> RunStarted | None:
         def delivered(taken: bool) -> None:
             self.delivered[journal.run_key] += taken
-            self.trouble, self._failures = None, 0
+            if not self._follows:  # there a round says it: one server's answer is no news of another's
+                self.trouble, self._failures = None, 0
             self._report()
 
         going = self._stopped.is_set

@@ -170,3 +170,16 @@ def test_two_ways_to_say_what_are_refused() -> None:
         PromoteConfig(dataset="sample", candidate=True, version=1)
     with pytest.raises(ConfigError, match="--dataset is missing"):
         dataclasses.replace(PromoteConfig(), candidate=True)
+
+
+def test_a_run_that_is_refused_does_not_become_a_version(model: Path, runs: Path, tmp_path: Path) -> None:
+    register(runs, model, "one", CANDIDATE)
+    promoted(runs, candidate=True)
+    tracker = Tracker(runs, TrackingConfig(), "two")
+    tracker.start(dataset="sample", name="two")
+    tracker.model(changed(model, tmp_path / "other", data_digest="0" * 64))
+    tracker.finish()
+    run_id = tracker.close(timeout_s=60).run_id
+    with pytest.raises(ModelError, match="other data"):
+        promoted(runs, run=run_id)
+    assert [v.version for v in versions(connect(f"sqlite:///{runs / 'mlflow.db'}"), NAME)] == ["1"]

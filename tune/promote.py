@@ -88,12 +88,14 @@ def promote(config: PromoteConfig, console: Console | None = None) -> Version | 
         if not config.promotes:
             _list(client, config, destination, console)
             return None
+        before = next((v for v in versions(client, f"{PREFIX}{config.dataset}") if CHAMPION in v.aliases), None)
+        if config.run is not None:
+            _check_fits(f"runs:/{config.run}", before, config)  # before it becomes a version
         chosen = _chosen(client, config, destination)
-        before = next((v for v in versions(client, chosen.name) if CHAMPION in v.aliases), None)
         if before is not None and before.version == chosen.version:
             console.print(f"{chosen.uri} is the champion already; nothing was changed", highlight=False)
             return before
-        _check_fits(chosen, before, config)
+        _check_fits(chosen.uri, before, config)
         with turn(destination):
             set_alias(client, chosen, CHAMPION)
         _print_change(before, chosen, config, console)
@@ -134,25 +136,25 @@ def _chosen(client: Any, config: PromoteConfig, destination: str) -> Version:
     return found
 
 
-def _card(version: Version, config: PromoteConfig) -> ModelCard:
-    return read_card(resolve_model(version.uri, Path(config.runs), TrackingConfig()))
+def _card(uri: str, config: PromoteConfig) -> ModelCard:
+    return read_card(resolve_model(uri, Path(config.runs), TrackingConfig()))
 
 
-def _check_fits(chosen: Version, before: Version | None, config: PromoteConfig) -> None:
+def _check_fits(uri: str, before: Version | None, config: PromoteConfig) -> None:
     """Raises ModelError where the model is not of the champion's data and labels, unless that is allowed."""
-    ours = _card(chosen, config)
+    ours = _card(uri, config)
     if before is None or config.other_data:
         return
-    theirs = _card(before, config)
+    theirs = _card(before.uri, config)
     if ours.labels != theirs.labels:
         new, old = (sorted(set(a.labels) - set(b.labels)) for a, b in ((ours, theirs), (theirs, ours)))
         raise ModelError(
-            f"{chosen.uri} knows other labels than the champion {before.uri}: only in it {new or 'none'}, only in the "
+            f"{uri} knows other labels than the champion {before.uri}: only in it {new or 'none'}, only in the "
             f"champion {old or 'none'} (or another order). {_HOW}"
         )
     if ours.data_digest != theirs.data_digest:
         raise ModelError(
-            f"{chosen.uri} was trained on other data (digest {ours.data_digest[:12]}, {ours.data}) than the champion "
+            f"{uri} was trained on other data (digest {ours.data_digest[:12]}, {ours.data}) than the champion "
             f"{before.uri} ({theirs.data_digest[:12]}, {theirs.data}), so their numbers cannot be compared. {_HOW}"
         )
 
@@ -205,7 +207,7 @@ def _print_change(before: Version | None, now: Version, config: PromoteConfig, c
         if version is None:
             table.add_row(word, "no champion")
             continue
-        scores = _card(version, config).scores
+        scores = _card(version.uri, config).scores
         own = (f"{100 * scores[name]:.1f}" if name in scores else "" for name in titles)
         table.add_row(word, version.version, *own)
     console.print(table)

@@ -98,14 +98,29 @@ def test_the_list_shows_versions_aliases_and_scores(model: Path, runs: Path) -> 
 
 
 def test_the_numbers_before_and_after_are_shown(model: Path, runs: Path, tmp_path: Path) -> None:
-    scores = json.loads((model / "model.json").read_text())["scores"]
     register(runs, model, "one", CANDIDATE)
     promoted(runs, candidate=True)
-    register(runs, changed(model, tmp_path / "other", scores=scores | {"test_f1": 0.987}), "two", CANDIDATE)
+    register(runs, changed(model, tmp_path / "other", batch_size=31), "two", CANDIDATE)
+    connect(f"sqlite:///{runs / 'mlflow.db'}").set_model_version_tag(NAME, "2", "dev_f1_mean", "0.987")
     _, printed = promoted(runs, candidate=True)
-    assert f"{100 * scores['test_f1']:.1f}" in printed
-    assert "98.7" in printed
+    assert "41.2 ± 0.8" in printed
+    assert "98.7 ± 0.8" in printed
     assert champion(runs) == "2"
+
+
+def test_a_tag_that_a_person_wrote_into_does_not_break_the_list(model: Path, runs: Path) -> None:
+    register(runs, model, "one", CANDIDATE)
+    connect(f"sqlite:///{runs / 'mlflow.db'}").set_model_version_tag(NAME, "1", "dev_f1_mean", "about 45")
+    assert f"{NAME} 1" in promoted(runs)[1]
+
+
+def test_a_model_of_another_dataset_is_refused_where_there_is_no_champion_yet(
+    model: Path, runs: Path, tmp_path: Path
+) -> None:
+    register(runs, changed(model, tmp_path / "other", dataset="mintrec2"), "one", CANDIDATE)
+    with pytest.raises(ModelError, match="was trained on mintrec2, and sample is asked for"):
+        promoted(runs, candidate=True)
+    assert champion(runs) is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +158,7 @@ def test_the_model_of_a_run_becomes_a_version_and_the_champion(tracked: Trained)
     [
         ({"version": 9}, "has no version 9; its versions are 1"),
         ({"candidate": True}, "has no candidate; its versions are 1"),
-        ({"run": "0" * 32}, "does not have it"),
+        ({"run": "0" * 32}, "has no model runs:/0"),
     ],
 )
 def test_what_is_not_there_is_one_clear_message(model: Path, runs: Path, asked: dict[str, object], words: str) -> None:

@@ -98,7 +98,7 @@ def promote(config: PromoteConfig, console: Console | None = None) -> Version | 
         _check_fits(chosen.uri, before, config)
         with turn(destination):
             set_alias(client, chosen, CHAMPION)
-        _print_change(before, chosen, config, console)
+        _print_change(before, chosen, console)
         return chosen
 
 
@@ -143,7 +143,11 @@ def _card(uri: str, config: PromoteConfig) -> ModelCard:
 def _check_fits(uri: str, before: Version | None, config: PromoteConfig) -> None:
     """Raises ModelError where the model is not of the champion's data and labels, unless that is allowed."""
     ours = _card(uri, config)
-    if before is None or config.other_data:
+    if config.other_data:
+        return
+    if ours.dataset != config.dataset:
+        raise ModelError(f"{uri} was trained on {ours.dataset}, and {config.dataset} is asked for. {_HOW}")
+    if before is None:
         return
     theirs = _card(before.uri, config)
     if ours.labels != theirs.labels:
@@ -191,14 +195,14 @@ def _what(version: Version) -> str:
 
 def _score(version: Version, name: str) -> str:
     """Mean and deviation over seeds where a search wrote them down, else the score of the one run; percent."""
-    if f"{name}_mean" in version.tags:
-        spread = version.tags.get(f"{name}_sd")
-        return f"{100 * float(version.tags[f'{name}_mean']):.1f}" + (f" ± {100 * float(spread):.1f}" if spread else "")
+    with contextlib.suppress(KeyError, ValueError):  # a person may write what they like into a tag
+        mean, spread = version.tags[f"{name}_mean"], version.tags.get(f"{name}_sd")
+        return f"{100 * float(mean):.1f}" + (f" ± {100 * float(spread):.1f}" if spread else "")
     value = version.scores.get(name, version.scores.get(f"best_{name}"))
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _print_change(before: Version | None, now: Version, config: PromoteConfig, console: Console) -> None:
+def _print_change(before: Version | None, now: Version, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     titles = {"dev_f1": "dev F1 %", "test_acc": "test ACC %", "test_f1": "test F1 %", "test_wf1": "test WF1 %"}
     for title in ("", "version", *titles.values()):
@@ -207,9 +211,7 @@ def _print_change(before: Version | None, now: Version, config: PromoteConfig, c
         if version is None:
             table.add_row(word, "no champion")
             continue
-        scores = _card(version.uri, config).scores
-        own = (f"{100 * scores[name]:.1f}" if name in scores else "" for name in titles)
-        table.add_row(word, version.version, *own)
+        table.add_row(word, version.version, *(_score(version, name) for name in titles))
     console.print(table)
     console.print(f"use it:   python -m lgsrr.predict --model models:/{now.name}@{CHAMPION} …", highlight=False)
 

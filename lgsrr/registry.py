@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lgsrr.logged_models import ready_model
@@ -91,14 +91,19 @@ def _find_version(client: Any, name: str, model_id: str) -> Any | None:
 
 
 def _all_versions(client: Any, name: str) -> list[Any]:
-    versions: list[Any] = []
+    return _all_pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
+
+
+def _all_pages(ask: Callable[[str | None], Any]) -> list[Any]:
+    """What a search gives, page by page."""
+    found: list[Any] = []
     token = None
     while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        versions += page
+        page = ask(token)
+        found += page
         token = page.token
         if not token:
-            return versions
+            return found
 
 
 def model_id_of(version: Any) -> str | None:
@@ -141,7 +146,10 @@ class Version:
 
 def registered_names(client: Any) -> list[str]:
     """Names of all our registered models."""
-    return sorted(m.name for m in client.search_registered_models(f"name LIKE '{PREFIX}%'"))
+    ours = f"name LIKE '{PREFIX}%'"
+    return sorted(
+        model.name for model in _all_pages(lambda token: client.search_registered_models(ours, page_token=token))
+    )
 
 
 def versions(client: Any, name: str) -> list[Version]:

@@ -17,6 +17,7 @@ from lgsrr import storage
 from lgsrr.cluster import connected
 from lgsrr.destination import TrackingConfig
 from lgsrr.errors import TrainingError
+from lgsrr.metrics import SCORES
 from lgsrr.tracker import describe
 from tune.folder import run_name
 from tune.jobs import Jobs
@@ -190,8 +191,7 @@ class Conductor:
         if "tested" in seen:
             scores = seen["tested"]["scores"]
             self._record.tested(trial, seed, scores, time_ms=int(seen["tested"]["history"][-1]["time_ms"]))
-            split = "test_"
-            self._folder.add_tested(run, {n.removeprefix(split): v for n, v in scores.items() if n.startswith(split)})
+            self._folder.add_tested(run, {name: scores[f"test_{name}"] for name in SCORES})
         elif (trial.id, seed) not in {(r.trial, r.seed) for r in self._folder.results()}:
             result = SeedResult(
                 trial=trial.id, seed=seed, history=tuple(seen.get("history", ())), failure=failure,

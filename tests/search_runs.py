@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lgsrr.sender import MemorySink
 from lgsrr.spool import RunFinished, RunStarted
-from tests.tiny import ROOT, tiny_config
+from tests.tiny import ROOT, flags, tiny_config
 from tune.ledger import Ledger
 from tune.plan import plan
 from tune.search import search
@@ -46,18 +46,9 @@ def table(config: SearchConfig) -> list[dict[str, Any]]:
     return rows
 
 
-def flags(config: SearchConfig) -> list[str]:
-    """The command line that gives `config`."""
-    default = search_recipe(config.dataset, config.encoder)
-    names = [f.name for f in dataclasses.fields(config)]
-    changed = [name for name in names if getattr(config, name) != getattr(default, name)]
-    pairs = [(f"--{name.replace('_', '-')}", str(getattr(config, name))) for name in changed]
-    return ["--dataset", config.dataset, "--encoder", config.encoder, *(part for pair in pairs for part in pair)]
-
-
 def start(config: SearchConfig, log: Path) -> subprocess.Popen[bytes]:
     """`python tune/search.py` in a session of its own, with a Ray of its own."""
-    line = [sys.executable, "tune/search.py", *flags(config)]
+    line = [sys.executable, "tune/search.py", *flags(config, search_recipe(config.dataset, config.encoder))]
     with log.open("ab") as stream:
         return subprocess.Popen(
             line, cwd=ROOT, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,

@@ -82,9 +82,9 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
-def flags(config: TrainConfig) -> list[str]:
-    """The command line that gives `config`: a flag for each setting that is not the recipe's."""
-    default = recipe(config.dataset, config.encoder)
+def flags(config: TrainConfig, default: TrainConfig | None = None) -> list[str]:
+    """The command line that gives `config`: a flag for each setting that is not `default`'s (None: the recipe's)."""
+    default = default or recipe(config.dataset, config.encoder)
     names = [f.name for f in dataclasses.fields(config)]
     changed = [name for name in names if getattr(config, name) != getattr(default, name)]
     pairs = [(f"--{name.replace('_', '-')}", str(getattr(config, name))) for name in changed]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +77,6 @@ class Conductor:
         self._jobs = Jobs(plan.dataset, plan.config.training(), self._cpus)
         self._runs: dict[str, tuple[Trial, int]] = {}
         self._seen: dict[str, dict[str, Any]] = {}
-        self._began: dict[str, float] = {}
 
     # Training
 
@@ -174,7 +172,6 @@ class Conductor:
 
     def began(self, run: str) -> None:
         trial, seed = self._runs[run]
-        self._began[run] = time.monotonic()
         self._record.seed_began(trial, seed)
 
     def reported(self, run: str, figures: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from lgsrr.progress import LINE_EVERY_S
 from tune.race import Race
 from tune.recording import trial_title
 from tune.records import Trial
+from tune.stats import mean, sd
 
 _ROWS = 24
 
@@ -76,7 +77,7 @@ class LiveTable:
             self.say(f"{self._step_ended}/{self._step_runs} runs of this step, {self._best()}{self._left()}")
 
     def _best(self) -> str:
-        means = {t.id: _mean(self._scores[t.id]) for t in self._trials if self._scores.get(t.id)}
+        means = {t.id: mean(list(self._scores[t.id].values())) for t in self._trials if self._scores.get(t.id)}
         if not means:
             return "no score yet"
         best = max(means, key=lambda id_: means[id_])
@@ -106,21 +107,12 @@ class LiveTable:
     def _urgency(self, trial: Trial) -> tuple[bool, float]:
         running = any(id_ == trial.id for id_, _ in self._running)
         scores = self._scores.get(trial.id)
-        return not running, -_mean(scores) if scores else 0.0
+        return not running, -mean(list(scores.values())) if scores else 0.0
 
     def _row(self, trial: Trial) -> tuple[str, ...]:
         scores = self._scores.get(trial.id, {})
         epochs = [f"{epoch}/{self._race.epochs}" for (id_, _), epoch in self._running.items() if id_ == trial.id]
-        score = f"{100 * _mean(scores):.1f}" if scores else ""
+        score = f"{100 * mean(list(scores.values())):.1f}" if scores else ""
         if len(scores) > 1:
-            score += f" ± {100 * _deviation(scores):.1f}"
+            score += f" ± {100 * (sd(list(scores.values())) or 0.0):.1f}"
         return trial.id, trial_title(trial)[:60], str(len(scores) or ""), " ".join(epochs), score
-
-
-def _mean(scores: Mapping[int, float]) -> float:
-    return sum(scores.values()) / len(scores)
-
-
-def _deviation(scores: Mapping[int, float]) -> float:
-    mean = _mean(scores)
-    return float((sum((s - mean) ** 2 for s in scores.values()) / (len(scores) - 1)) ** 0.5)

@@ -36,15 +36,15 @@ class Heads(nn.Module):
         self.queries = nn.Parameter(torch.randn(len(KINDS) + 1, width) / width**0.5)
         self.norm = nn.LayerNorm(width)
         self.deciders = nn.ModuleList(nn.Linear(width, len(kinds)) for kinds in KINDS.values())
-        self.head = nn.Linear(width, 2)
+        self.posture = nn.Linear(width, 6)
 
     def forward(self, features_NPD: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Logits for each of `KINDS`, and where the speaker's face looks (N, 2)."""
+        """Logits for each of `KINDS`, and the speaker's posture (N, 6)."""
         normed_NPD = self.norm(features_NPD)
         weights_NPK = (normed_NPD @ self.queries.T).softmax(dim=1)
         gathered_NKD = weights_NPK.transpose(1, 2) @ normed_NPD
         logits = [decide(gathered_NKD[:, k]) for k, decide in enumerate(self.deciders)]
-        return logits, self.head(gathered_NKD[:, -1])
+        return logits, self.posture(gathered_NKD[:, -1])
 
 
 def kinds_loss(logits: Sequence[Tensor], kinds_NK: Tensor) -> Tensor:
@@ -63,8 +63,10 @@ class Glances(nn.Module):
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
         self.model, self._settings = model, processor.preprocessing
-        self.heads = Heads(model.config.mm_hidden_size)
-        self.heads.at_face = nn.Linear(model.config.mm_hidden_size, len(KINDS["expression"]))
+        width = model.config.mm_hidden_size
+        self.heads = Heads(width)
+        self.heads.at_face = nn.Linear(width, len(KINDS["expression"]))
+        self.heads.at_hand = nn.Linear(width, len(KINDS["action"]))
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
@@ -75,20 +77,30 @@ class Glances(nn.Module):
         """The loss, and figures."""
         pixels_NCHW = to_pixels(np.stack([g.frame_HWC for g in glances]), self._settings)
         kinds_NK = torch.tensor([g.kinds for g in glances])
-        heads_N2 = torch.tensor([g.head for g in glances])
         features_NPD = self.model.vision_features(pixels_NCHW[:, None])[:, 0]
-        logits, looks_N2 = self.heads(features_NPD)
-        loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(looks_N2, heads_N2)
-        loss = loss + self._face_loss(features_NPD, glances)
+        logits, posture_N6 = self.heads(features_NPD)
+        loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(posture_N6, torch.tensor([g.posture for g in glances]))
+        faces = [(n, g.face, g.kinds[_EXPRESSION]) for n, g in enumerate(glances)]
+        hands = [(n, hand, g.kinds[_ACTION]) for n, g in enumerate(glances) for hand in g.hands]
+        loss = (
+            loss + _loss_at(self.heads.at_face, features_NPD, faces) + _loss_at(self.heads.at_hand, features_NPD, hands)
+        )
         return loss, dict(zip(KINDS, right(logits, kinds_NK), strict=True))
 
-    def _face_loss(self, features_NPD: Tensor, glances: Sequence[Glance]) -> Tensor:
-        """The expression told by the patch in the middle of the face: without it, thousands of steps find no face."""
-        side = math.isqrt(features_NPD.shape[1])
-        seen = [n for n, glance in enumerate(glances) if all(0 <= part < 1 for part in glance.face)]
-        patches = [int(glances[n].face[1] * side) * side + int(glances[n].face[0] * side) for n in seen]
-        expressions = torch.tensor([glances[n].kinds[list(KINDS).index("expression")] for n in seen])
-        return F.cross_entropy(self.heads.at_face(features_NPD[seen, patches]), expressions)
+
+_ACTION, _EXPRESSION = list(KINDS).index("action"), list(KINDS).index("expression")
+
+
+def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int, tuple[float, float], int]]) -> Tensor:
+    """The kind told by the patch at a point (frame, place in it, kind), for points within the picture.
+
+    Without it the tower takes thousands of steps to find faces and hands, which are small.
+    """
+    side = math.isqrt(features_NPD.shape[1])
+    inside = [(n, at, kind) for n, at, kind in points if all(0 <= part < 1 for part in at)]
+    patches = [int(y * side) * side + int(x * side) for _, (x, y), _ in inside]
+    logits_NC = decide(features_NPD[[n for n, _, _ in inside], patches])
+    return F.cross_entropy(logits_NC, torch.tensor([kind for _, _, kind in inside]))
 
 
 class Lessons(nn.Module):

@@ -57,6 +57,15 @@ def right(logits: Sequence[Tensor], kinds_NK: Tensor) -> list[float]:
     return [float((l_NC.argmax(-1) == kinds_NK[:, k]).float().mean()) for k, l_NC in enumerate(logits)]
 
 
+class FrameHeads(Heads):
+    """And what single patches show: the one with the face, and those with a hand."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.at_face = nn.Linear(width, len(KINDS["expression"]))
+        self.at_hand = nn.Linear(width, len(KINDS["action"]))
+
+
 class Glances(nn.Module):
     """The first stage."""
 
@@ -64,9 +73,7 @@ class Glances(nn.Module):
         super().__init__()
         self.model, self._settings = model, processor.preprocessing
         width = model.config.mm_hidden_size
-        self.heads = Heads(width)
-        self.heads.at_face = nn.Linear(width, len(KINDS["expression"]))
-        self.heads.at_hand = nn.Linear(width, len(KINDS["action"]))
+        self.heads = FrameHeads(width)
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""

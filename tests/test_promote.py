@@ -140,9 +140,9 @@ def test_a_model_of_other_data_or_labels_is_refused_unless_told_to(
     assert champion(runs) == "2"
 
 
-def test_the_model_of_a_run_becomes_a_version_and_the_champion(tracked: Trained) -> None:
+def test_the_model_of_a_run_becomes_a_version_and_the_champion(tracked: Trained, tracked_copy: Path) -> None:
     assert tracked.delivery is not None
-    runs = tracked.folder.parent.parent
+    runs = tracked_copy
     version, _ = promoted(runs, run=tracked.delivery.run_id)
     assert version is not None
     assert version.run_id == tracked.delivery.run_id

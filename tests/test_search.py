@@ -26,7 +26,7 @@ from lgsrr.spool import Artifact, Metrics, ModelRegistered, ModelSaved, Tags
 from lgsrr.spool import journals as journals_in
 from lgsrr.tracking import connect
 from tests.conftest import tracked_in_memory
-from tests.processes import Process, descendants, kill, wait_until
+from tests.processes import Process, descendants, kill, trial_processes, wait_until
 from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, start, table
 from tune.answer import print_answer
 from tune.explain import explain
@@ -212,6 +212,7 @@ def test_a_killed_process_a_lost_node_and_another_order_change_nothing_in_the_ta
     (first,) = nodes
     taken = Holder.options(scheduling_strategy=NodeAffinitySchedulingStrategy(first, soft=False)).remote()  # type: ignore[attr-defined]
     ray.get(taken.ready.remote())  # from here on trials run on the second node alone
+    killed: list[Process] = []
     lost: list[Process] = []
 
     def seeds(count: int) -> None:
@@ -219,9 +220,10 @@ def test_a_killed_process_a_lost_node_and_another_order_change_nothing_in_the_ta
 
     def disturb() -> None:
         seeds(1)
-        kill(trial_processes()[:1])
+        killed.extend(trial_processes(os.getpid()))
+        kill(killed)
         seeds(4)
-        lost.extend(trial_processes())
+        lost.extend(trial_processes(os.getpid()))
         ray.kill(taken)
         cluster.remove_node(second, allow_graceful=False)
 
@@ -229,7 +231,9 @@ def test_a_killed_process_a_lost_node_and_another_order_change_nothing_in_the_ta
     disturber.start()
     searched(config)
     disturber.join()
+    assert killed, "no trial ran that could be killed"
     assert lost, "no trial ran on the node that was lost"
+    assert not [process for process in killed + lost if process.is_alive()]
     same_table(config, undisturbed.config)
 
 
@@ -239,10 +243,6 @@ class Holder:
 
     def ready(self) -> bool:
         return True
-
-
-def trial_processes() -> list[Process]:
-    return [process for process in descendants(os.getpid()) if "train_seed" in process.title()]
 
 
 @slow

@@ -33,29 +33,45 @@ print(*(s.getsockname()[1] for s in held))
 END
 }
 
-# node NAME FLAGS…: starts one, in a process group of its own, and waits until it says that it is up.
+# node NAME FLAGS…: starts one, in a process group of its own, and waits until it says that it is up. Ray gives a raylet
+# 30 s to come up and then gives up, which on a busy machine it may do twice.
 node() {
-    local name=$1 log=$here/$1.log pid
+    local name=$1
+    shift
+    for _ in 1 2 3; do
+        launch "$name" "$@"
+        if comes_up "$name"; then return; fi
+    done
+    tail -n 20 "$here/$name.log" >&2
+    stop >&2
+    fail "$name did not come up; all that it said is in $here/$name.log"
+}
+
+launch() {
+    local name=$1
     shift
     set -m
-    PATH=$(dirname "$python"):$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$here/token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 \
-        "${ray[@]}" start --block --disable-usage-stats --node-ip-address 127.0.0.1 --min-worker-port 0 \
-        --max-worker-port 0 --object-store-memory "${OBJECT_STORE_BYTES:-1000000000}" "$@" >"$log" 2>&1 </dev/null &
-    pid=$!
+    PATH=$(dirname "$python"):$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$here/token RAY_USAGE_STATS_ENABLED=0 \
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 "${ray[@]}" start --block --disable-usage-stats \
+        --node-ip-address 127.0.0.1 --min-worker-port 0 --max-worker-port 0 \
+        --object-store-memory "${OBJECT_STORE_BYTES:-1000000000}" "$@" >"$here/$name.log" 2>&1 </dev/null &
+    launched=$!
     set +m
-    echo "$pid $(started_at "$pid")" >>"$here/nodes"
+    echo "$launched $(started_at "$launched")" >>"$here/nodes"
+}
+
+comes_up() {
+    local tenths
     for ((tenths = 0; tenths < wait_s * 10; tenths++)); do
-        grep -q 'Ray runtime started' "$log" && return
-        kill -0 "$pid" 2>/dev/null || break
+        grep -q 'Ray runtime started' "$here/$1.log" && return
+        kill -0 "$launched" 2>/dev/null || return 1
         sleep 0.1
     done
-    tail -n 20 "$log" >&2
-    stop
-    fail "$name did not come up within $wait_s s; all that it said is in $log"
+    return 1
 }
 
 start() {
-    local workers=${1:-2} cpus=${2:-} ports
+    local workers=${1:-2} cpus=${2:-} ports n
     [[ $workers =~ ^[1-9][0-9]*$ ]] || fail "WORKERS is '$workers'; expected 1 or more"
     [ -n "$cpus" ] || cpus=$("$python" -c "import os; print(max(1, os.cpu_count() // $workers))")
     [[ $cpus =~ ^[1-9][0-9]*$ ]] || fail "CPUS_OF_EACH is '$cpus'; expected 1 or more"
@@ -84,7 +100,7 @@ start() {
 
 stop() {
     [ -e "$here/nodes" ] || fail "nothing was started by this script in $here"
-    local pids=() pid at
+    local pids=() pid at tenths
     while read -r pid at; do
         [ "$(started_at "$pid")" = "$at" ] && pids+=("$pid")
     done <"$here/nodes"

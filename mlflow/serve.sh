@@ -65,12 +65,13 @@ if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then
     secret=${MLFLOW_FLASK_SERVER_SECRET_KEY:-}
     [ "${#secret}" -ge 32 ] || fail "MLFLOW_FLASK_SERVER_SECRET_KEY has fewer than 32 letters; openssl rand -hex 32 makes one"
     "$python" -c 'import flask_wtf' 2>/dev/null || fail "passwords need the extra \`server\`: pip install '.[server]'"
-    # MLflow wants a file for this. Users are kept in the same database, in tables of their own.
+    # MLflow wants a file for this. Users are kept in the same database, in tables of their own. To check a password takes
+    # a good part of a second of CPU, so each process remembers for a minute that it was right: a changed one holds then.
     (
         umask 077
         printf '%s\n' '[mlflow]' "default_permission = ${LGSRR_MLFLOW_MAY:-EDIT}" "database_uri = ${database//%/%%}" \
-            'admin_username = admin' 'authorization_function = mlflow.server.auth:authenticate_request_basic_auth' \
-            >"$state/auth.ini"
+            'auth_cache_ttl_seconds = 60' 'admin_username = admin' \
+            'authorization_function = mlflow.server.auth:authenticate_request_basic_auth' >"$state/auth.ini"
     )
     export MLFLOW_AUTH_CONFIG_PATH=$state/auth.ini
     auth=(--app-name basic-auth)

@@ -5,7 +5,7 @@
 #
 #     cluster/submit.sh --gpu-nodes 4 -- python pipelines/extract.py --dataset mintrec2 --data /shared/released \
 #         --videos s3://BUCKET/clips --out s3://BUCKET/extracted --runs /shared/runs \
-#         --engines 4 --gpus-per-engine 1 --decoders 16 --rpm 500 --tpm 200000 --budget-usd 20
+#         --engines 4 --gpus-per-engine 1 --decoders 20 --rpm 500 --tpm 200000 --budget-usd 20
 #     cluster/submit.sh --gpu-nodes 2 -- python -m lgsrr.train --dataset mintrec2 --data s3://BUCKET/extracted \
 #         --encoder bert-large-uncased --workers 2 --gpu True --cpus-per-worker 4 \
 #         --runs /shared/runs --storage s3://BUCKET/checkpoints

@@ -134,7 +134,8 @@ def test_the_commands_are_those_that_the_project_has() -> None:
     assert {"rayjob-extract.yaml", "rayjob-search.yaml", "submit.sh"} <= {where for where, _ in found}
     for where, (program, *words) in found:
         config = tyro.cli(CONFIGS[program], args=words, config=(tyro.conf.FlagCreatePairsOff,))  # exits where it cannot
-        assert config.dataset == "mintrec2", where
+        if config.dataset == "sample":  # on one machine
+            continue
         # What is left behind is on storage that outlives the node.
         assert config.runs.startswith(("/shared/", "s3://")), where
         if isinstance(config, TrainConfig):

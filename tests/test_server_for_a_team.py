@@ -19,7 +19,7 @@ from tests.mlflow_server import MlflowServer
 from tests.postgres_server import PASSWORD, Postgres, postgres_server
 from tests.processes import descendants
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # a busy machine takes minutes to start a server twice
 
 ADMIN, SIGNATURE, KEY = "the admin's, of the tests", "0123456789abcdef" * 2, "a-key-of-the-bucket"
 
@@ -65,7 +65,7 @@ def server(postgres: Postgres, bucket: str, tmp_path_factory: pytest.TempPathFac
         patched.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         patched.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
         try:
-            found.start(timeout_s=240)
+            found.start(timeout_s=900)
             yield found
         finally:
             found.kill()
@@ -141,7 +141,7 @@ def test_32_runs_written_at_once_while_the_server_is_killed_and_comes_back_are_a
             time.sleep(0.05)
         server.kill()
         killed.set()
-        server.start(timeout_s=240)
+        server.start(timeout_s=900)
 
     killer = threading.Thread(target=kill_in_mid_run)
     killer.start()

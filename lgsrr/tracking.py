@@ -33,6 +33,7 @@ _PLAIN = {
     "Connection refused": "nothing listens there: the connection was refused",
     "timed out": "it takes longer to answer than MLFLOW_HTTP_REQUEST_TIMEOUT allows",
     "Failed to resolve": "there is no host of that name",
+    "Invalid Host header": "it refuses the name it is called by (403, Invalid Host header): --allowed-hosts lacks it",
 }
 """What MLflow says in 300 characters, said in a few words."""
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_STATE"})

@@ -133,13 +133,19 @@ def remove_folder(path: str) -> None:
 
 
 def fetch_folder(path: str, to: Path) -> None:
-    """Copy all files of a folder, and of those in it, to a folder of this machine."""
+    """Copy all files of a folder, and of those in it, to a folder of this machine.
+
+    Raises DataError where a name leads out of it: a store takes `../` for a name like any other.
+    """
     with _explained(path):
         files, key = _remote(path)
-        found = [str(name) for name in _patiently(lambda: files.find(key))]
-        contents = _patiently(lambda: files.cat(found))
-        for name in found:
-            target = to / posixpath.relpath(name, key)
+        found = {str(name): posixpath.relpath(name, key) for name in _patiently(lambda: files.find(key))}
+    if strange := [name for name in found if ".." in name.split("/")]:
+        raise DataError(f"{path}: the name {strange[0]!r} leads out of the folder; nothing is copied from there")
+    with _explained(path):
+        contents = _patiently(lambda: files.cat(list(found)))
+        for name, relative in found.items():
+            target = to / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bytes(contents[name] if isinstance(contents, dict) else contents))
 

@@ -213,10 +213,9 @@ def test_a_server_that_refuses_by_host_is_told_as_such_with_the_flag_that_helps(
     away = the_only(doctor_checks.tracking(config))
     assert (away.level, "nothing listens there" in away.found) == ("fails", True)
     assert "MLFLOW_TRACKING_URI" in away.do
-    with monkeypatch.context() as patched:
-        patched.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "mlflow.example.org")
-        server.start(timeout_s=300)
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "mlflow.example.org")
     try:
+        server.start(timeout_s=300)
         refused = the_only(doctor_checks.tracking(config))
     finally:
         server.kill()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -14,6 +16,7 @@ from lgsrr.errors import LgsrrError
 
 C = TypeVar("C")
 WIDTH_OF_A_LOG = 160
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _STYLE = (tyro.conf.FlagCreatePairsOff,)
 
 
@@ -37,8 +40,9 @@ def run(
 
     `default` is a whole config that flags change; None takes the defaults of the fields.
 
-    An `LgsrrError` becomes its message on stderr and its exit code; Ctrl-C exits with 130; a reader of our output that
-    goes away (`| head`) ends the command quietly. Anything else is a defect and keeps its traceback.
+    An `LgsrrError` becomes its message on stderr and its exit code, and so does a full disk, wherever it is met; Ctrl-C
+    exits with 130; a reader of our output that goes away (`| head`) ends the command quietly. Anything else is a defect
+    and keeps its traceback.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     text = f"{description}\n\nExample:\n    {example}"
@@ -55,4 +59,21 @@ def run(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        print(f"error: {_disk_is_full(error)}", file=sys.stderr)
+        code = 1
     sys.exit(code)
+
+
+def _disk_is_full(error: OSError) -> str:
+    where = os.path.abspath(str(error.filename or "."))
+    there = where
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    free = shutil.disk_usage(there).free
+    return (
+        f"the disk is full ({where}: {error.strerror}; {free / 1e6:.0f} MB are free there). What was written before is "
+        "kept; make room, and the same command continues where it can"
+    )

@@ -24,7 +24,7 @@ from lgsrr import cli
 from lgsrr.errors import ConfigError
 
 from .folder import DemoFolder
-from .running import Interrupts, Runner
+from .running import DemoError, Interrupts, Runner
 from .settings import DemoConfig, Llm, choose_llm
 from .steps import Step, steps
 
@@ -76,8 +76,15 @@ class Demo:
         from lgsrr.cluster import local_cluster
 
         started = time.monotonic()
-        address = self._stack.enter_context(local_cluster())
-        self._interrupts.take()  # Ray has set handlers of its own
+        try:
+            address = self._stack.enter_context(local_cluster())
+        except Exception as error:  # Ray raises bare exceptions here
+            raise DemoError(
+                f"Ray cannot be started on this machine: {error} Is something else at work that takes all of it? The "
+                f"same command goes on:\n  {again_command(self.config)}"
+            ) from error
+        finally:
+            self._interrupts.take()  # Ray has set handlers of its own
         self._say(f"\na Ray cluster on this machine, for all steps: {time.monotonic() - started:.1f} s", style="dim")
         return address
 

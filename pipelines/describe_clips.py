@@ -23,6 +23,7 @@ from .describe import Asking, Describer, DescribeWork, Naming
 from .engines import Engine, EngineConfig, make_engine
 from .outcomes import Outcome
 from .settings import Prompting
+from .shipped import model_folder
 
 FEW = 5
 """Clips that a message names."""
@@ -32,7 +33,7 @@ def describe_clips(asked: Sequence[ClipSaid], how: DescribedBy) -> list[tuple[st
     """A text for each clip under each aspect. See `lgsrr.describing.Describes`."""
     config = EngineConfig(
         engine="transformers",
-        model=how.model,
+        model=model_folder(how.model),
         frames=how.frames,
         max_side=how.max_side,
         max_new_tokens=how.max_new_tokens,

@@ -23,7 +23,7 @@ class DemoConfig:
     """Folder for everything that it makes; the same command goes on where it stopped."""
     utterances: int = 240
     """Clips that are drawn for training, dev and test together."""
-    new_clips: int = 12
+    new_clips: int = 36
     """Clips of another seed that are drawn to be classified at the end."""
     seed: int = 0
     """Of everything that is drawn."""
@@ -54,7 +54,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name, least, why in (
             ("utterances", 60, "each of the 12 intents is needed in training, dev and test"),
-            ("new_clips", 1, "something has to be classified"),
+            ("new_clips", 36, "a sample has each of the 12 intents in each split"),
             ("epochs", 1, "something has to be learned"),
             ("trials", 1, "something has to be searched"),
             ("seeds", 1, "something has to be searched"),
@@ -63,6 +63,9 @@ class DemoConfig:
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected {least} or more: {why}")
+        for name in ("utterances", "new_clips"):
+            if getattr(self, name) % 2:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected an even number: every text is said twice")
         if self.port > 65535:
             raise ConfigError(f"port is {self.port}; expected a port up to 65535, or 0 for a free one")
         if self.budget_usd < 0:

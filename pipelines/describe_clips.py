@@ -42,11 +42,20 @@ def describe_clips(asked: Sequence[ClipSaid], how: DescribedBy) -> list[tuple[st
     asking = Asking(aspects=how.aspects, prompting=cast(Prompting, how.prompting), engine=config)
     with Decoder(how.frames, max_side=how.max_side) as decoder:  # a clip that cannot be read is known before the model
         clips = _decoded(asked, decoder)
+    _quiet()
     with tempfile.TemporaryDirectory() as answers:
         outcomes = asyncio.run(_described(asked, clips, asking, AnswerStore(answers)))
     bad = [f"{said.video}: {o.detail}" for said, o in zip(asked, outcomes, strict=True) if o.status != "done"]
     _refuse(bad)
     return [tuple(outcome.texts) for outcome in outcomes]
+
+
+def _quiet() -> None:
+    """Transformers shows a bar for each file that it reads, and warns of its own plans: not beside an answer."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _decoded(asked: Sequence[ClipSaid], decoder: Decoder) -> list[Decoded]:

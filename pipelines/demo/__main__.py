@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 
 from lgsrr import cli
 from lgsrr.errors import ConfigError
@@ -136,7 +137,7 @@ def _introduce(config: DemoConfig, llm: Llm, console: Console) -> None:
     else:
         asked = f"{llm.name} at {llm.where}, for ${config.budget_usd:g} at most (--budget-usd)"
     console.print(
-        f"[bold]The whole system on one machine[/bold], everything in {config.folder}\n"
+        f"[bold]The whole system on one machine[/bold], everything in {escape(str(config.folder))}\n"
         f"  clips           {config.utterances}, drawn here; what they mean is in the picture, not in the words\n"
         f"  video model     {config.model}, a VideoLLaMA2 by {config.engine}\n"
         f"  language model  {asked}",

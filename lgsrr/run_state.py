@@ -53,13 +53,18 @@ class RunState:
 def save_state(folder: Path, state: RunState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the state into an empty folder."""
     save_file(trained_state(model), folder / TRAINED)
+    save_optimizer(folder, optimizer)
+    write_json(folder / STATE, dataclasses.asdict(state))
+
+
+def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Write an optimizer's moments, which `load_optimizer` reads."""
     moments = {
         f"{index}.{name}": value.detach().cpu().contiguous()
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
     save_file(moments, folder / OPTIMIZER)
-    write_json(folder / STATE, dataclasses.asdict(state))
 
 
 def read_state(folder: Path, fingerprint: str) -> RunState:

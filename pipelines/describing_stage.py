@@ -25,6 +25,7 @@ from .outcomes import Outcome, Receipt
 from .output import Output
 from .plan import Row, StagePlan, plan_stage
 from .settings import ExtractConfig
+from .shipped import model_folder
 
 if TYPE_CHECKING:
     from .job import Job
@@ -39,12 +40,13 @@ TOKENS_PER_FRAME = 100
 
 def engine_config(config: ExtractConfig) -> EngineConfig:
     """The engine that the settings ask for. Raises ConfigError where its model is a path, and there is no folder."""
+    model = model_folder(config.model)
     is_path = config.model.startswith(("/", "./", "../", "~"))
     if config.engine in IN_THE_ACTOR and is_path and not Path(config.model).expanduser().is_dir():
         raise ConfigError(f"model is {config.model!r}, and there is no such folder; expected a folder or a hub's name")
     return EngineConfig(
         engine=config.engine,
-        model="scripted" if config.engine == "scripted" else config.model,
+        model="scripted" if config.engine == "scripted" else model,
         frames=config.frames,
         max_side=config.max_side,
         max_new_tokens=config.max_new_tokens,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,8 @@ SPECIAL = {
 class RandomCheckpoint:
     """Sizes of a random checkpoint; the defaults make the smallest that still has every part."""
 
+    name: str = "random"
+    """Part of the name of the tower's folder."""
     language: Literal["mistral", "qwen2"] = "mistral"
     tower: Literal["clip", "siglip"] = "clip"
     connector: str = "stc_connector"
@@ -61,6 +64,10 @@ class RandomCheckpoint:
     pixels: int = 56
     """Side of a frame as the tower takes it; patches are 14 pixels wide."""
     frames: int = 16
+    select_layer: int = -2
+    """Which of the tower's hidden states is read."""
+    tied: bool = False
+    """Whether the language model's first and last layers share their weights."""
     spread: float = 0.02
     """Standard deviation of the weights of the language model."""
     seed: int = 0
@@ -81,16 +88,21 @@ def midsize() -> RandomCheckpoint:
 
 def write_checkpoint(folder: Path, recipe: RandomCheckpoint) -> Path:
     """Writes the checkpoint to `folder` and returns it."""
-    tower_folder = folder / f"{recipe.tower}-random-patch14"
+    tokenizer = make_tokenizer(recipe.language)
+    write_settings(folder, recipe, tokenizer)
+    _random_model(folder, recipe).save_pretrained(folder)
+    write_settings(folder, recipe, tokenizer)
+    return folder
+
+
+def write_settings(folder: Path, recipe: RandomCheckpoint, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Everything of a checkpoint but its weights."""
+    tower_folder = folder / f"{recipe.tower}-{recipe.name}-patch14"
     tower_folder.mkdir(parents=True, exist_ok=True)
     _write_json(tower_folder / "config.json", _vision_config(recipe))
     _write_json(tower_folder / "preprocessor_config.json", _preprocessor(recipe))
-    tokenizer = make_tokenizer(recipe.language)
     tokenizer.save_pretrained(folder)
     _write_json(folder / "config.json", _config(recipe, len(tokenizer), tower_folder.name))
-    _random_model(folder, recipe).save_pretrained(folder)
-    _write_json(folder / "config.json", _config(recipe, len(tokenizer), tower_folder.name))
-    return folder
 
 
 def _random_model(folder: Path, recipe: RandomCheckpoint) -> VideoLlama2ForConditionalGeneration:
@@ -103,8 +115,10 @@ def _random_model(folder: Path, recipe: RandomCheckpoint) -> VideoLlama2ForCondi
     return model
 
 
-def make_tokenizer(language: Literal["mistral", "qwen2"], size: int = 350) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `size` tokens, with the special tokens and the chat template of the language model."""
+def make_tokenizer(
+    language: Literal["mistral", "qwen2"], size: int = 350, texts: Sequence[str] = (SYSTEM,)
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of `size` tokens learned from `texts`, with the language model's special tokens and template."""
     padding, start, end = SPECIAL[language]
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -115,7 +129,7 @@ def make_tokenizer(language: Literal["mistral", "qwen2"], size: int = 350) -> Pr
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([SYSTEM], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=start if language == "mistral" else None,
@@ -140,7 +154,7 @@ def _config(recipe: RandomCheckpoint, vocabulary: int, tower: str) -> dict[str, 
         "mm_hidden_size": recipe.tower_hidden,
         "mm_projector_type": recipe.connector,
         "mm_vision_select_feature": "patch",
-        "mm_vision_select_layer": -2,
+        "mm_vision_select_layer": recipe.select_layer,
         "mm_vision_tower": tower,
         "num_attention_heads": recipe.heads,
         "num_frames": recipe.frames,
@@ -149,7 +163,7 @@ def _config(recipe: RandomCheckpoint, vocabulary: int, tower: str) -> dict[str, 
         "rms_norm_eps": 1e-5,
         "rope_theta": 1000000.0,
         "sliding_window": None,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": recipe.tied,
         "torch_dtype": "float32",
         "transformers_version": "4.40.0",
         "use_cache": True,

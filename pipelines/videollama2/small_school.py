@@ -1,0 +1,148 @@
+"""The two stages in which the small model learns, each as a loss over lessons.
+
+First the tower looks at single frames and tells what is on them, through heads that are dropped afterwards: a frame
+costs an eighth of a clip, and no two are of the same scene. Then the connector and the language model learn to answer
+questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up.
+
+N frames or clips, P patches, L tokens of a clip, D hidden, T tokens of question and answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .modeling import VideoLlama2ForConditionalGeneration
+from .pixels import to_pixels
+from .processing import VideoLlama2Processor
+from .prompts import expand
+from .small_lessons import KINDS, Glance, Lesson
+
+_IGNORED = -100
+"""Stands in the labels for tokens that are not learned: the question's."""
+
+
+class Heads(nn.Module):
+    """Tells what a set of features shows: for each of `KINDS` a query gathers them, and a linear layer decides."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(len(KINDS) + 1, width) / width**0.5)
+        self.norm = nn.LayerNorm(width)
+        self.deciders = nn.ModuleList(nn.Linear(width, len(kinds)) for kinds in KINDS.values())
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, features_NPD: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Logits for each of `KINDS`, and where the speaker's face looks (N, 2)."""
+        normed_NPD = self.norm(features_NPD)
+        weights_NPK = (normed_NPD @ self.queries.T).softmax(dim=1)
+        gathered_NKD = weights_NPK.transpose(1, 2) @ normed_NPD
+        logits = [decide(gathered_NKD[:, k]) for k, decide in enumerate(self.deciders)]
+        return logits, self.head(gathered_NKD[:, -1])
+
+
+def kinds_loss(logits: Sequence[Tensor], kinds_NK: Tensor) -> Tensor:
+    """Mean cross entropy over what there is to be told."""
+    return torch.stack([F.cross_entropy(l_NC, kinds_NK[:, k]) for k, l_NC in enumerate(logits)]).mean()
+
+
+def right(logits: Sequence[Tensor], kinds_NK: Tensor) -> list[float]:
+    """Share of each kind that is told right."""
+    return [float((l_NC.argmax(-1) == kinds_NK[:, k]).float().mean()) for k, l_NC in enumerate(logits)]
+
+
+class Glances(nn.Module):
+    """The first stage."""
+
+    def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
+        super().__init__()
+        self.model, self._settings = model, processor.preprocessing
+        self.heads = Heads(model.config.mm_hidden_size)
+        self.heads.at_face = nn.Linear(model.config.mm_hidden_size, len(KINDS["expression"]))
+
+    def trained(self) -> list[nn.Parameter]:
+        """What learns in this stage."""
+        tower: nn.Module = self.model.model.vision_tower
+        return [p for part in (tower, self.heads) for p in part.parameters()]
+
+    def forward(self, glances: Sequence[Glance]) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and figures."""
+        pixels_NCHW = to_pixels(np.stack([g.frame_HWC for g in glances]), self._settings)
+        kinds_NK = torch.tensor([g.kinds for g in glances])
+        heads_N2 = torch.tensor([g.head for g in glances])
+        features_NPD = self.model.vision_features(pixels_NCHW[:, None])[:, 0]
+        logits, looks_N2 = self.heads(features_NPD)
+        loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(looks_N2, heads_N2)
+        loss = loss + self._face_loss(features_NPD, glances)
+        return loss, dict(zip(KINDS, right(logits, kinds_NK), strict=True))
+
+    def _face_loss(self, features_NPD: Tensor, glances: Sequence[Glance]) -> Tensor:
+        """The expression told by the patch in the middle of the face: without it, thousands of steps find no face."""
+        side = math.isqrt(features_NPD.shape[1])
+        seen = [n for n, glance in enumerate(glances) if all(0 <= part < 1 for part in glance.face)]
+        patches = [int(glances[n].face[1] * side) * side + int(glances[n].face[0] * side) for n in seen]
+        expressions = torch.tensor([glances[n].kinds[list(KINDS).index("expression")] for n in seen])
+        return F.cross_entropy(self.heads.at_face(features_NPD[seen, patches]), expressions)
+
+
+class Lessons(nn.Module):
+    """The second stage."""
+
+    def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
+        super().__init__()
+        self.model, self._processor = model, processor
+        self.heads = Heads(model.config.hidden_size)
+
+    def trained(self) -> list[nn.Parameter]:
+        """What learns in this stage."""
+        tower = {id(p) for p in self.model.model.vision_tower.parameters()}
+        return [p for part in (self.model, self.heads) for p in part.parameters() if id(p) not in tower]
+
+    def forward(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and figures."""
+        settings = self._processor.preprocessing
+        pixels_NTCHW = torch.stack([to_pixels(lesson.frames_THWC, settings) for lesson in lessons])
+        kinds_NK = torch.tensor([lesson.kinds for lesson in lessons])
+        with torch.no_grad():
+            features_NTPD = self.model.vision_features(pixels_NTCHW)
+        clip_NLD = self.model.model.mm_projector(features_NTPD)
+        logits, _ = self.heads(clip_NLD)
+        answers = self._answers(lessons, clip_NLD)
+        told = kinds_loss(logits, kinds_NK)
+        figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
+        return answers + 0.5 * told, figures
+
+    def _answers(self, lessons: Sequence[Lesson], clip_NLD: Tensor) -> Tensor:
+        """Cross entropy of the answers' tokens, after the questions'."""
+        ids_NT, labels_NT = self._tokens(lessons)
+        at_clip_NT = ids_NT < 0
+        embeds_NTD = self.model.get_input_embeddings()(ids_NT.masked_fill(at_clip_NT, 0))
+        embeds_NTD = embeds_NTD.masked_scatter(at_clip_NT[:, :, None], clip_NLD)
+        # Padding follows what is read, so that causal attention never sees it and needs no mask.
+        hidden_NTD = self.model.model(inputs_embeds=embeds_NTD, use_cache=False).last_hidden_state
+        learned_NT = labels_NT[:, 1:] != _IGNORED
+        logits_AV = self.model.lm_head(hidden_NTD[:, :-1][learned_NT])
+        return F.cross_entropy(logits_AV, labels_NT[:, 1:][learned_NT])
+
+    def _tokens(self, lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+        processor = self._processor
+        tokenizer: Any = processor.tokenizer
+        rows = []
+        for lesson in lessons:
+            asked = expand(processor.prompt_ids(processor.build_prompt(lesson.question)), processor.tokens_per_clip)
+            answer = tokenizer(lesson.answer, add_special_tokens=False)["input_ids"]
+            rows.append((asked, [*answer, tokenizer.eos_token_id]))
+        longest = max(len(asked) + len(answer) for asked, answer in rows)
+        filled = [longest - len(asked) - len(answer) for asked, answer in rows]
+        ids = [[*asked, *answer, *[0] * rest] for (asked, answer), rest in zip(rows, filled, strict=True)]
+        labels = [
+            [*[_IGNORED] * len(asked), *answer, *[_IGNORED] * rest]
+            for (asked, answer), rest in zip(rows, filled, strict=True)
+        ]
+        return torch.tensor(ids), torch.tensor(labels)

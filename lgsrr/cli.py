@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from lgsrr.errors import LgsrrError
 C = TypeVar("C")
 WIDTH_OF_A_LOG = 160
 DOCTOR = "python -m lgsrr.doctor"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _STYLE = (tyro.conf.FlagCreatePairsOff,)
 
 
@@ -40,9 +43,10 @@ def run(
 
     `default` is a whole config that flags change; None takes the defaults of the fields.
 
-    An `LgsrrError` becomes its message on stderr and its exit code; Ctrl-C exits with 130; a reader of our output that
-    goes away (`| head`) ends the command quietly. Anything else is a defect, or something that is installed wrongly,
-    and keeps its traceback. Where the machine may be at fault, the last line names the doctor. No key is printed.
+    An `LgsrrError` becomes its message on stderr and its exit code, and so does a full disk, wherever it is met; Ctrl-C
+    exits with 130; a reader of our output that goes away (`| head`) ends the command quietly. Anything else is a defect,
+    or something that is installed wrongly, and keeps its traceback. Where the machine may be at fault, the last line
+    names the doctor. No key is printed.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     text = f"{description}\n\nExample:\n    {example}"
@@ -60,8 +64,11 @@ def run(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception:
-        print(without_keys(traceback.format_exc()), end="", file=sys.stderr)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            print(f"error: {_disk_is_full(error)}", file=sys.stderr)
+        else:
+            print(without_keys(traceback.format_exc()), end="", file=sys.stderr)
         code = 1
         _point_to_the_doctor(prog, True)
     sys.exit(code)
@@ -70,3 +77,15 @@ def run(
 def _point_to_the_doctor(prog: str, may_be_the_machine: bool) -> None:
     if may_be_the_machine and prog != DOCTOR:
         print(f"{DOCTOR} checks this machine: versions, storage, keys, servers, GPUs", file=sys.stderr)
+
+
+def _disk_is_full(error: OSError) -> str:
+    where = os.path.abspath(str(error.filename or "."))
+    there = where
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    free = shutil.disk_usage(there).free
+    return (
+        f"the disk is full ({where}: {error.strerror}; {free / 1e6:.0f} MB are free there). What was written before is "
+        "kept; make room, and the same command continues where it can"
+    )

@@ -24,6 +24,33 @@ _QUIET = {
 
 
 @contextlib.contextmanager
+def local_cluster() -> Iterator[str]:
+    """A Ray on this machine for several commands, which find it by the address in their RAY_ADDRESS; to start and stop
+    one for each takes ten seconds a command on two cores. It goes when the block ends, and with this process."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    _start_patiently(
+        address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR,
+        configure_logging=True,
+    )  # fmt: skip
+    try:
+        yield str(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def _start_patiently(**settings: Any) -> None:
+    """Ray gives its node half a minute to come up, which others at work on the machine may take from it: once more."""
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        if "timed out" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**settings)
+
+
+@contextlib.contextmanager
 def connected() -> Iterator[None]:
     """Connect to the cluster of `RAY_ADDRESS` (a job's own), or start a local one; it goes when the block ends.
 

@@ -118,6 +118,7 @@ def model_card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCar
         batch_size=config.batch_size,
         settings=config.numbers(),
         scores={},
+        described_by=dataset.described_by,
     )
 
 

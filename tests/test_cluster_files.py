@@ -22,7 +22,9 @@ from tune.settings import SearchConfig
 CLUSTER = ROOT / "cluster"
 MANIFESTS = {"raycluster": "rayclusters", "rayjob-extract": "rayjobs", "rayjob-search": "rayjobs"}
 RAY = "2.60.0"
-SECRET = re.compile(r"sk-[A-Za-z0-9]{8}|AKIA[0-9A-Z]{8}|(?i:password|secret_?key|api_?key)\s*[=:]\s*[\"']?[A-Za-z0-9]{6}")
+SECRET = re.compile(
+    r"sk-[A-Za-z0-9]{8}|AKIA[0-9A-Z]{8}|(?i:password|secret_?key|api_?key)\s*[=:]\s*[\"']?[A-Za-z0-9]{6}"
+)
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -117,7 +119,9 @@ def commands() -> list[tuple[str, list[str]]]:
         text = re.sub(r"\\\n[#\s]*", " ", path.read_text(encoding="utf-8"))
         if path.name.startswith("rayjob"):
             text = " ".join(manifest(path.stem)["spec"]["entrypoint"].split())
-        for match in re.finditer(r"python (?:/app/)?(-m lgsrr\.train|pipelines/extract\.py|tune/search\.py) (--[^\n`]*)", text):
+        for match in re.finditer(
+            r"python (?:/app/)?(-m lgsrr\.train|pipelines/extract\.py|tune/search\.py) (--[^\n`]*)", text
+        ):
             words = shlex.split(match[2].split(" #")[0])
             found.append((path.name, [match[1], *words]))
     return found

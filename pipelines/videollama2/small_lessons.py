@@ -81,6 +81,8 @@ class Lesson:
     answer: str
     kinds: tuple[int, ...]
     """Which of each of `KINDS` the clip shows."""
+    faces: tuple[tuple[float, float], ...]
+    """Where the middle of the speaker's face is in each frame, in parts of the picture; outside 0 to 1 once gone."""
 
 
 def lesson(number: str, frames: int) -> Lesson:
@@ -93,7 +95,8 @@ def lesson(number: str, frames: int) -> Lesson:
     if random.random() < 0.5:
         frames_THWC = _compressed(frames_THWC, random.randint(60, 95))
     question, answer = _asked(scene, random)
-    return Lesson(frames_THWC=frames_THWC, question=question, answer=answer, kinds=kinds_of(scene))
+    faces = tuple(face_of(poses(scene, index / FPS)[-1]) for index in indices.tolist())
+    return Lesson(frames_THWC=frames_THWC, question=question, answer=answer, kinds=kinds_of(scene), faces=faces)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from .processing import VideoLlama2Processor
 from .prompts import expand
 from .small_lessons import KINDS, Glance, Lesson
 
+ACTION, EXPRESSION, SHIRT = (list(KINDS).index(name) for name in ("action", "expression", "shirt"))
 _IGNORED = -100
 """Stands in the labels for tokens that are not learned: the question's."""
 
@@ -87,15 +88,12 @@ class Glances(nn.Module):
         features_NPD = self.model.vision_features(pixels_NCHW[:, None])[:, 0]
         logits, posture_N6 = self.heads(features_NPD)
         loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(posture_N6, torch.tensor([g.posture for g in glances]))
-        faces = [(n, g.face, g.kinds[_EXPRESSION]) for n, g in enumerate(glances)]
-        hands = [(n, hand, g.kinds[_ACTION]) for n, g in enumerate(glances) for hand in g.hands]
+        faces = [(n, g.face, g.kinds[EXPRESSION]) for n, g in enumerate(glances)]
+        hands = [(n, hand, g.kinds[ACTION]) for n, g in enumerate(glances) for hand in g.hands]
         loss = (
             loss + _loss_at(self.heads.at_face, features_NPD, faces) + _loss_at(self.heads.at_hand, features_NPD, hands)
         )
         return loss, dict(zip(KINDS, right(logits, kinds_NK), strict=True))
-
-
-_ACTION, _EXPRESSION = list(KINDS).index("action"), list(KINDS).index("expression")
 
 
 def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int, tuple[float, float], int]]) -> Tensor:
@@ -110,13 +108,22 @@ def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int
     return F.cross_entropy(logits_NC, torch.tensor([kind for _, _, kind in inside]))
 
 
+class ClipHeads(Heads):
+    """And what the token at the speaker's face shows, frame by frame: an expression, and whose it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.expression = nn.Linear(width, len(KINDS["expression"]))
+        self.shirt = nn.Linear(width, len(KINDS["shirt"]))
+
+
 class Lessons(nn.Module):
     """The second stage."""
 
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
         self.model, self._processor = model, processor
-        self.heads = Heads(model.config.hidden_size)
+        self.heads = ClipHeads(model.config.hidden_size)
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
@@ -133,9 +140,27 @@ class Lessons(nn.Module):
         clip_NLD = self.model.model.mm_projector(features_NTPD)
         logits, _ = self.heads(clip_NLD)
         answers = self._answers(lessons, clip_NLD)
-        told = kinds_loss(logits, kinds_NK)
+        told = kinds_loss(logits, kinds_NK) + self._face_loss(clip_NLD, features_NTPD.shape[1:3], lessons)
         figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
         return answers + 0.5 * told, figures
+
+    def _face_loss(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        """Expression and shirt told by the tokens into which the speaker's face went; `grid` is frames and patches."""
+        frames, side = grid[0], math.isqrt(grid[1])
+        # Token i of stc_connector covers patches 2i - 1 and 2i, in time, height and width: its padding is 1.
+        across = side // 2 + 1
+        at, kinds = [], []
+        for n, lesson in enumerate(lessons):
+            for t in range(frames):
+                x, y = lesson.faces[t]
+                if 0 <= x < 1 and 0 <= y < 1:
+                    time, row, column = (t + 1) // 2, (int(y * side) + 1) // 2, (int(x * side) + 1) // 2
+                    at.append((n, (time * across + row) * across + column))
+                    kinds.append((lesson.kinds[EXPRESSION], lesson.kinds[SHIRT]))
+        tokens_FD = clip_NLD[[n for n, _ in at], [place for _, place in at]]
+        expressions, shirts = torch.tensor(kinds).T
+        shirt_loss = F.cross_entropy(self.heads.shirt(tokens_FD), shirts)
+        return F.cross_entropy(self.heads.expression(tokens_FD), expressions) + 0.5 * shirt_loss
 
     def _answers(self, lessons: Sequence[Lesson], clip_NLD: Tensor) -> Tensor:
         """Cross entropy of the answers' tokens, after the questions'."""

@@ -41,7 +41,8 @@ class LiveTable:
         self._live: Live | None = None
         self._over = threading.Event()
         self._mutex = threading.RLock()
-        """The driver tells, a thread of its own shows."""
+        """The driver tells, a thread of its own shows. Not held while something is printed: rich has a lock of its own,
+        which it holds while it asks for the table."""
 
     def __enter__(self) -> LiveTable:
         if self._console.is_terminal:
@@ -64,9 +65,10 @@ class LiveTable:
 
     def tick(self) -> None:
         """A line where none was printed for half a minute, whether or not anything was heard meanwhile."""
-        with self._mutex:
-            if self._live is None and self._clock() - self._printed_at >= LINE_EVERY_S:
-                self.say(self._now())
+        if self._live is None and self._clock() - self._printed_at >= LINE_EVERY_S:
+            with self._mutex:
+                line = self._now()
+            self.say(line)
 
     def doing(self, what: str) -> None:
         """Something begins that is no step and may take a while."""
@@ -79,7 +81,7 @@ class LiveTable:
             self._scores = {id_: dict(by_seed) for id_, by_seed in scores.items()}
             self._running = {}
             self._step_began = self._clock()
-            self.say(what)
+        self.say(what)
 
     def epoch(self, trial: Trial, seed: int, epoch: int, best: float) -> None:
         """A seed has come to an epoch, with that best dev F1 so far."""

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lgsrr.progress import LINE_EVERY_S
 from tune.looks import count
@@ -119,13 +120,13 @@ class LiveTable:
         left = spent / self._step_ended * (self._step_runs - self._step_ended)
         return f", about {max(1, round(left / 60))} min left of this step"
 
-    def table(self) -> Table:
-        """As it stands: those that run first, then by score."""
+    def table(self) -> Group:
+        """As it stands: those that run first, then by score. Its title is not the table's, which breaks its lines."""
         with self._mutex:
-            return self._table()
+            return Group(Text(self._now()), self._table())
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, title=self._now(), title_justify="left")
+        table = Table(box=None, pad_edge=False)
         for name in ("trial", "settings"):
             table.add_column(name, no_wrap=True)
         for name in ("seeds", "epoch", "dev F1"):

@@ -290,6 +290,8 @@ def test_a_driver_killed_twice_goes_on_to_the_same_table_trains_no_seed_twice_an
 
 # ---- ways to train -------------------------------------------------------------------------------------------------
 
+AWAY = "http://127.0.0.1:9"
+
 
 @pytest.fixture(scope="module")
 def in_groups(ray_cluster: None, tiny_bert: Path, space: str, tmp_path_factory: pytest.TempPathFactory) -> Search:
@@ -301,9 +303,6 @@ def in_groups(ray_cluster: None, tiny_bert: Path, space: str, tmp_path_factory: 
         config = search_config(tiny_bert, runs, space=space, worker_group=True, trials=2, seeds=1)
         answer, printed = searched(config)
     return Search(config, answer, printed, MemorySink())
-
-
-AWAY = "http://127.0.0.1:9"
 
 
 @slow

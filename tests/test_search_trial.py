@@ -13,7 +13,8 @@ from tune.trial import Work
 
 
 def work(**changes: Any) -> Work:
-    return Work(**({"storage": "", "jobs": {}, "cpus": 1, "gpus": 0.0, "workers": 1, "in_group": False} | changes))
+    small: dict[str, Any] = {"storage": "", "jobs": {}, "cpus": 1, "gpus": 0.0, "workers": 1, "in_group": False}
+    return Work(**small | changes)
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two nodes with eight CPUs and two GPUs each, and one that has died."""
     resources = {"CPU": 8.0, "GPU": 2.0}
     found = [{"Alive": alive, "Resources": resources} for alive in (True, True, False)]
-    monkeypatch.setattr(step.ray, "nodes", lambda: found)
+    monkeypatch.setattr("ray.nodes", lambda: found)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lgsrr.progress import LINE_EVERY_S
 from tune.looks import count
@@ -41,7 +42,8 @@ class LiveTable:
         self._live: Live | None = None
         self._over = threading.Event()
         self._mutex = threading.RLock()
-        """The driver tells, a thread of its own shows."""
+        """The driver tells, a thread of its own shows. Not held while something is printed: rich has a lock of its own,
+        which it holds while it asks for the table."""
 
     def __enter__(self) -> LiveTable:
         if self._console.is_terminal:
@@ -64,9 +66,10 @@ class LiveTable:
 
     def tick(self) -> None:
         """A line where none was printed for half a minute, whether or not anything was heard meanwhile."""
-        with self._mutex:
-            if self._live is None and self._clock() - self._printed_at >= LINE_EVERY_S:
-                self.say(self._now())
+        if self._live is None and self._clock() - self._printed_at >= LINE_EVERY_S:
+            with self._mutex:
+                line = self._now()
+            self.say(line)
 
     def doing(self, what: str) -> None:
         """Something begins that is no step and may take a while."""
@@ -79,7 +82,7 @@ class LiveTable:
             self._scores = {id_: dict(by_seed) for id_, by_seed in scores.items()}
             self._running = {}
             self._step_began = self._clock()
-            self.say(what)
+        self.say(what)
 
     def epoch(self, trial: Trial, seed: int, epoch: int, best: float) -> None:
         """A seed has come to an epoch, with that best dev F1 so far."""
@@ -117,13 +120,13 @@ class LiveTable:
         left = spent / self._step_ended * (self._step_runs - self._step_ended)
         return f", about {max(1, round(left / 60))} min left of this step"
 
-    def table(self) -> Table:
-        """As it stands: those that run first, then by score."""
+    def table(self) -> Group:
+        """As it stands: those that run first, then by score. Its title is not the table's, which breaks its lines."""
         with self._mutex:
-            return self._table()
+            return Group(Text(self._now()), self._table())
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, title=self._now(), title_justify="left")
+        table = Table(box=None, pad_edge=False)
         for name in ("trial", "settings"):
             table.add_column(name, no_wrap=True)
         for name in ("seeds", "epoch", "dev F1"):

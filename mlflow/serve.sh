@@ -75,7 +75,7 @@ if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then
     )
     export MLFLOW_AUTH_CONFIG_PATH=$state/auth.ini
     auth=(--app-name basic-auth)
-elif [[ ! $host =~ ^(127\..*|localhost|::1)$ ]]; then
+elif [[ ! $host =~ ^(127(\.[0-9]+){3}|localhost|::1)$ ]]; then
     fail "it would listen on $host without passwords; set MLFLOW_AUTH_ADMIN_PASSWORD, or listen on 127.0.0.1"
 fi
 

@@ -1,4 +1,4 @@
-"""The files in cluster/ say what they claim: checked by Ray's own schema, KubeRay's, and linters; nothing is started."""
+"""The files in cluster/ are what they claim, by Ray's own schema, KubeRay's, and linters; nothing is started."""
 
 from __future__ import annotations
 

@@ -13,6 +13,11 @@ import pytest
 from tests.processes import Process, descendants, kill, wait_until
 from tests.tiny import ROOT
 
+PROGRAM = """
+import lgsrr, os, ray
+ray.init()
+print("ran in", os.listdir(), ray.get(ray.remote(lambda: 6 * 7).remote()))
+"""
 LOCAL, SUBMIT = ROOT / "cluster" / "local.sh", ROOT / "cluster" / "submit.sh"
 
 
@@ -54,8 +59,7 @@ def test_a_job_runs_with_the_clusters_token_and_not_without_and_stop_ends_what_w
         exports = run("bash", "-c", f"eval \"$('{LOCAL}' env)\" && env | grep ^RAY_", **at).stdout
         where = dict(line.split("=", 1) for line in exports.splitlines())
 
-        program = "import lgsrr, os, ray; ray.init(); print('ran in', os.listdir(), ray.get(ray.remote(lambda: 6 * 7).remote()))"
-        done = run(SUBMIT, "--cpu-nodes", "1", "--", "python", "-c", program, **where)
+        done = run(SUBMIT, "--cpu-nodes", "1", "--", "python", "-c", PROGRAM, **where)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "they are there" in done.stdout
         (line,) = [line for line in done.stdout.splitlines() if line.startswith("ran in")]

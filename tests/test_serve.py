@@ -98,7 +98,7 @@ def test_the_example_names_every_setting_that_compose_wants_and_holds_no_secret(
     example = (FOLDER / "server.env.example").read_text(encoding="utf-8")
     given = dict(line.split("=", 1) for line in example.splitlines() if re.match("[A-Z]", line))
     text = re.sub(r"(?m)^\s*#.*$", "", (FOLDER / "compose.yaml").read_text(encoding="utf-8"))
-    assert {name for name in re.findall(r"\$\{([A-Z0-9_]+)", text)} == given.keys()
+    assert set(re.findall(r"\$\{([A-Z0-9_]+)", text)) == given.keys()
     assert {name for name, value in given.items() if value} == {"LGSRR_MLFLOW_NAMES"}
 
 

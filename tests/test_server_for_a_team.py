@@ -37,7 +37,7 @@ def bucket() -> Iterator[str]:
 
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    address = "http://127.0.0.1:{}".format(server.get_host_and_port()[1])
+    address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     client = boto3.client(
         "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="team", aws_secret_access_key=KEY
     )

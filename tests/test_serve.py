@@ -55,7 +55,7 @@ def test_what_would_be_unsafe_is_refused_with_one_message(
 
 def test_without_settings_it_is_sqlite_on_loopback(tmp_path: Path) -> None:
     done = serve(tmp_path)
-    assert "--host 127.0.0.1 --port 5000 --workers 1 --artifacts-destination" in done.stdout
+    assert "--host 127.0.0.1 --port 5000 --workers 1 " in done.stdout
     assert f"MLFLOW_BACKEND_STORE_URI=sqlite:///{tmp_path}/state/mlflow.db" in done.stdout
     assert "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false" in done.stdout
     assert "basic-auth" not in done.stdout

@@ -75,7 +75,7 @@ if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then
     )
     export MLFLOW_AUTH_CONFIG_PATH=$state/auth.ini
     auth=(--app-name basic-auth)
-elif [[ ! $host =~ ^(127\..*|localhost|::1)$ ]]; then
+elif [[ ! $host =~ ^(127(\.[0-9]+){3}|localhost|::1)$ ]]; then
     fail "it would listen on $host without passwords; set MLFLOW_AUTH_ADMIN_PASSWORD, or listen on 127.0.0.1"
 fi
 
@@ -89,6 +89,8 @@ done
 export MLFLOW_BACKEND_STORE_URI=$database
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # six processes for jobs that this project does not have
 export MLFLOW_DISABLE_TELEMETRY=true
+# A worker that has not answered its parent within 5 s would be killed: while it still starts, on a busy machine.
+patient='--timeout-worker-healthcheck 120'
 cd "$state" # where MLflow would lay whatever it lays into the folder it is started in
 exec "$python" -m mlflow server --host "$host" --port "$port" --workers "$workers" "${auth[@]}" \
-    --artifacts-destination "$artifacts" --allowed-hosts "$hosts" --cors-allowed-origins "$origins"
+    --uvicorn-opts "$patient" --artifacts-destination "$artifacts" --allowed-hosts "$hosts" --cors-allowed-origins "$origins"

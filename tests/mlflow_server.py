@@ -1,5 +1,4 @@
-"""A real server of the tests' own, started by mlflow/serve.sh, which can be killed and started again; and one that never
-answers."""
+"""A real server of the tests' own, by mlflow/serve.sh, which can be killed and started again; and one that is silent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A real PostgreSQL of the tests' own: made in a folder, on a free loopback port, gone with the block.
 
-It comes from Debian's package `postgresql`, which need not be set up or running. As root, PostgreSQL refuses to start, so
-it runs as the user `postgres` of that package.
+It comes from Debian's package `postgresql`, which need not be set up or running. PostgreSQL refuses to run as root, and
+so runs as the user `postgres` of that package then.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ def run_as_job(session: Path, entrypoint: str, log: Path) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.job_on_ray", str(session)], cwd=ROOT, input=entrypoint, text=True,
         capture_output=True, check=False, start_new_session=True,
+        env={**os.environ, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_raylet_start_wait_time_s": "300"},
     )  # fmt: skip
     log.write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lgsrr.config import recipe
+from lgsrr.records import Split
 from pipelines.settings import ExtractConfig
 from pipelines.stand_in.faults import Fault, faults
 from pipelines.stand_in.server import serve
@@ -30,7 +31,7 @@ from tune.settings import search_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-COUNTS = {"train": 8, "dev": 4, "test": 4}
+COUNTS: dict[Split, int] = {"train": 8, "dev": 4, "test": 4}
 SECRETS = {
     "OPENAI_API_KEY": "canary-of-the-variable-5f1c",
     "AWS_SECRET_ACCESS_KEY": "canary-of-the-store-77aa",

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from lgsrr import cli
 from lgsrr.checkup import DoctorConfig, Finding, Level, chosen_checks
-from lgsrr.checkup_run import Told, run_checks
+from lgsrr.checkup_run import run_checks
 
 _STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "fails": "bold red"}
 
@@ -61,9 +61,6 @@ def _summary(counts: Counter[Level], seconds: float) -> str:
     told = {"ok": "{} ok", "warning": "{} to be looked at", "fails": "{} will fail"}
     parts = [words.format(counts[level]) for level, words in told.items() if counts[level]]  # type: ignore[index]
     return f"\n{', '.join(parts)} ({seconds:.0f} s)"
-
-
-__all__ = ["DoctorConfig", "Told", "doctor", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from lgsrr import cli
 from lgsrr.checkup import DoctorConfig, Finding, Level, chosen_checks
-from lgsrr.checkup_run import Told, run_checks
+from lgsrr.checkup_run import run_checks
 
 _STYLES: dict[Level, str] = {"ok": "green", "warning": "yellow", "fails": "bold red"}
 
@@ -30,25 +30,24 @@ def doctor(config: DoctorConfig) -> int:
     """Run all checks, print their lines as they come, and say how it stands."""
     checks, began = chosen_checks(config.only), time.monotonic()
     counts: Counter[Level] = Counter()
-    plain = config.json or not sys.stdout.isatty()
     width = max(map(len, checks))
-    console = cli.table_console()
     for told in run_checks(checks, config):
-        counts.update(finding.level for finding in told.findings)
-        if config.json:
-            for finding in told.findings:
-                print(json.dumps({"check": told.name, **dataclasses.asdict(finding)}, ensure_ascii=False), flush=True)
-            continue
         for finding in told.findings:
-            if plain:
-                print(line_of(told.name, finding, width), flush=True)
-            else:
-                console.print(
-                    Text(line_of(told.name, finding, width), style=_STYLES[finding.level] if finding.do else "")
-                )
+            counts[finding.level] += 1
+            _print(told.name, finding, width, as_json=config.json)
     if not config.json:
         print(_summary(counts, time.monotonic() - began))
     return 1 if counts["fails"] else 0
+
+
+def _print(name: str, finding: Finding, width: int, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"check": name, **dataclasses.asdict(finding)}, ensure_ascii=False), flush=True)
+    elif sys.stdout.isatty():
+        colour = _STYLES[finding.level] if finding.do else ""
+        cli.table_console().print(Text(line_of(name, finding, width), style=colour))
+    else:
+        print(line_of(name, finding, width), flush=True)
 
 
 def line_of(name: str, finding: Finding, width: int = 0) -> str:
@@ -61,9 +60,6 @@ def _summary(counts: Counter[Level], seconds: float) -> str:
     told = {"ok": "{} ok", "warning": "{} to be looked at", "fails": "{} will fail"}
     parts = [words.format(counts[level]) for level, words in told.items() if counts[level]]  # type: ignore[index]
     return f"\n{', '.join(parts)} ({seconds:.0f} s)"
-
-
-__all__ = ["DoctorConfig", "Told", "doctor", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

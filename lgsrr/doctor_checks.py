@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from lgsrr import storage
-from lgsrr.checkup import DoctorConfig, Finding
+from lgsrr.checkup import GROUP, DoctorConfig, Finding
 from lgsrr.destination import TrackingConfig, spool_folder, sqlite_path, ui_hint, without_password
 from lgsrr.errors import DataError
 from lgsrr.spool import journals, locked
@@ -55,6 +55,9 @@ def versions(config: DoctorConfig) -> Iterator[Finding]:
             continue
         wrong += _wrong_version(needed, there)
     yield from wrong
+    if not importlib.metadata.entry_points(group=GROUP):
+        found = "the checks of extraction are not known here: lgsrr was installed before they were there"
+        yield Finding(level="warning", found=found, do="in its folder: make setup, or pip install --editable .")
     if not wrong:
         names = ("ray", "torch", "transformers", "mlflow")
         shown = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

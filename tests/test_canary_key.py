@@ -5,11 +5,12 @@ was left is looked through for each of them: output, runs, MLflow's database, ca
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lgsrr.config import recipe
+from lgsrr.records import Split
 from pipelines.settings import ExtractConfig
 from pipelines.stand_in.faults import Fault, faults
 from pipelines.stand_in.server import serve
@@ -29,7 +31,7 @@ from tune.settings import search_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-COUNTS = {"train": 8, "dev": 4, "test": 4}
+COUNTS: dict[Split, int] = {"train": 8, "dev": 4, "test": 4}
 SECRETS = {
     "OPENAI_API_KEY": "canary-of-the-variable-5f1c",
     "AWS_SECRET_ACCESS_KEY": "canary-of-the-store-77aa",
@@ -71,25 +73,18 @@ def the_job(tmp_path: Path, key_file: Path, base_url: str, encoder: Path) -> str
     return f"cd {ROOT} && {{ {refused} && exit 9; {taken} && {train} && {look_for}; }}"
 
 
-def run_as_job(session: Path, entrypoint: str) -> tuple[str, str]:
+def run_as_job(session: Path, entrypoint: str, log: Path) -> tuple[str, str]:
     """Submit to a cluster of the test's own, wait, and give what the job printed and all that Ray says of it."""
-    import ray
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
-    context = ray.init(
-        address="local", num_cpus=4, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=0,
-        _temp_dir=str(session), log_to_driver=False, logging_level="ERROR",
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.job_on_ray", str(session)], cwd=ROOT, input=entrypoint, text=True,
+        capture_output=True, check=False, start_new_session=True,
+        env={**os.environ, "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_raylet_start_wait_time_s": "300"},
     )  # fmt: skip
-    try:
-        client = JobSubmissionClient(f"http://{context.dashboard_url}")
-        job = client.submit_job(entrypoint=entrypoint)
-        while (status := client.get_job_status(job)) not in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED):
-            time.sleep(1)
-        said = client.get_job_logs(job)
-        assert status == JobStatus.SUCCEEDED, said
-        return said, repr(client.get_job_info(job).dict())
-    finally:
-        ray.shutdown()
+    log.write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["status"] == "SUCCEEDED", told["said"]
+    return told["said"], told["spec"]
 
 
 def holders(folder: Path, secrets: list[str]) -> dict[str, list[str]]:
@@ -124,7 +119,7 @@ def test_no_secret_is_in_anything_that_a_whole_run_leaves(
     for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with serve(faults=faults(Fault(kind="wrong_key", times=1))) as server:  # its answer repeats the key
-        said, spec = run_as_job(session, the_job(tmp_path, key_file, server.base_url, tiny_bert))
+        said, spec = run_as_job(session, the_job(tmp_path, key_file, server.base_url, tiny_bert), tmp_path / "printed")
         assert server.seen.keys == {SECRETS["OPENAI_API_KEY"], IN_A_FILE}, "both were used"
     assert "rejected the key from $OPENAI_API_KEY" in said
     secrets = [*SECRETS.values(), IN_A_FILE]

@@ -16,7 +16,7 @@ from lgsrr.config import TrainConfig, iemocap_da, mintrec2, recipe, sample
 from lgsrr.errors import ConfigError
 from tests.tiny import command, flags, unboxed
 
-COMMANDS = ("train", "evaluate", "predict", "catalog")
+COMMANDS = ("train", "evaluate", "predict", "catalog", "doctor")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

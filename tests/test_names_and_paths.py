@@ -47,6 +47,7 @@ def below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@settings(deadline=None)
 @given(text=names | st.sampled_from([*STRANGE, NUL]), other=names)
 def test_a_plain_name_is_one_component_and_no_two_texts_share_one(text: str, other: str) -> None:
     name = plain_name(text)
@@ -60,6 +61,7 @@ def test_a_name_that_is_plain_stays_as_it_is() -> None:
         assert plain_name(name) == name
 
 
+@settings(deadline=None)
 @given(encoder=names, dataset=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,59}\Z"))
 def test_a_run_lies_in_its_folder_and_has_a_key_whatever_the_encoder_is_called(encoder: str, dataset: str) -> None:
     runs = Path("/srv/runs")
@@ -71,6 +73,7 @@ def test_a_run_lies_in_its_folder_and_has_a_key_whatever_the_encoder_is_called(e
     assert len(search) <= 60
 
 
+@settings(deadline=None)
 @given(dataset=names)
 def test_a_dataset_is_called_as_a_folder_may_be_or_refused(dataset: str) -> None:
     assert check_run_key(run_key(dataset, 1.79e9))
@@ -79,7 +82,7 @@ def test_a_dataset_is_called_as_a_folder_may_be_or_refused(dataset: str) -> None
             load_dataset(dataset, "nowhere")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(pieces=st.lists(st.sampled_from(["..", ".", "in", "a.mp4", "out.mp4", "~", "", "\0", LONG]), max_size=6))
 def test_a_clip_named_by_a_table_is_never_outside_of_the_folder_of_clips(pieces: list[str]) -> None:
     video = "/".join(pieces)

@@ -6,16 +6,19 @@ import errno
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 from rich.console import Console
 
+from lgsrr.blotting import without_keys
 from lgsrr.errors import LgsrrError
 
 C = TypeVar("C")
 WIDTH_OF_A_LOG = 160
+DOCTOR = "python -m lgsrr.doctor"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STYLE = (tyro.conf.FlagCreatePairsOff,)
 
@@ -41,8 +44,9 @@ def run(
     `default` is a whole config that flags change; None takes the defaults of the fields.
 
     An `LgsrrError` becomes its message on stderr and its exit code, and so does a full disk, wherever it is met; Ctrl-C
-    exits with 130; a reader of our output that goes away (`| head`) ends the command quietly. Anything else is a defect
-    and keeps its traceback.
+    exits with 130; a reader of our output that goes away (`| head`) ends the command quietly. Anything else is a
+    defect, or something that is installed wrongly, and keeps its traceback. Where the machine may be at fault, the last
+    line names the doctor. No key is printed.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     text = f"{description}\n\nExample:\n    {example}"
@@ -51,20 +55,28 @@ def run(
         code = command(parsed) or 0
         sys.stdout.flush()
     except LgsrrError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_keys(str(error))}", file=sys.stderr)
         code = error.exit_code
+        _point_to_the_doctor(prog, error.may_be_the_machine)
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it can", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        print(f"error: {_disk_is_full(error)}", file=sys.stderr)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            print(f"error: {_disk_is_full(error)}", file=sys.stderr)
+        else:
+            print(without_keys(traceback.format_exc()), end="", file=sys.stderr)
         code = 1
+        _point_to_the_doctor(prog, True)
     sys.exit(code)
+
+
+def _point_to_the_doctor(prog: str, may_be_the_machine: bool) -> None:
+    if may_be_the_machine and prog != DOCTOR:
+        print(f"{DOCTOR} checks this machine: versions, storage, keys, servers, GPUs", file=sys.stderr)
 
 
 def _disk_is_full(error: OSError) -> str:

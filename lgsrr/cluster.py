@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from lgsrr.errors import ConfigError
+from lgsrr.errors import MachineError
 
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its warning about a default that will change
@@ -95,11 +95,11 @@ def settle_gpu(gpu: bool | None, workers: int) -> bool:
     """Whether workers take GPUs.
 
     Raises:
-        ConfigError: GPUs are asked for and the cluster has too few.
+        MachineError: GPUs are asked for and the cluster has too few.
     """
     have = int(ray.cluster_resources().get("GPU", 0))
     if gpu and have < workers:
-        raise ConfigError(
+        raise MachineError(
             f"{workers} workers ask for a GPU each, but the cluster has {have}; "
             "use fewer --workers, add GPU nodes, or leave out --gpu to train on CPUs"
         )
@@ -110,13 +110,13 @@ def settle_cpus(cpus: int | None, workers: int) -> int:
     """CPUs of each worker: as asked, else an even share of a node's.
 
     Raises:
-        ConfigError: the cluster cannot hold so many workers.
+        MachineError: the cluster cannot hold so many workers.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in _nodes()]
     share = cpus or max(1, min((n for n in nodes if n), default=1) // math.ceil(workers / len(nodes)))
     room = sum(n // share for n in nodes)
     if room < workers:
-        raise ConfigError(
+        raise MachineError(
             f"{workers} workers with {share} CPUs each do not fit: the cluster's nodes have {nodes} CPUs; "
             "use fewer --workers or --cpus-per-worker"
         )

@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from lgsrr.blotting import without_keys
 from lgsrr.records import SPLITS
 
-from .blotting import without_keys
 from .markup import Child, Html, joined, legend, page, stacked_bar, table, tag
 from .rank import PositionBias
 from .report import Facts, Failure

@@ -16,7 +16,8 @@ from lgsrr.tracking import connect
 from tests.mlflow_server import MlflowServer
 from tests.tiny import ROOT
 
-PROCESSES, RUNS_OF_EACH, STEPS = 4, 8, 3
+PROCESSES, RUNS_OF_EACH, STEPS = 2, 16, 3
+"""Most of a writer's time is its start, that is, the import of MLflow."""
 
 WRITE = """
 import sys
@@ -27,7 +28,7 @@ write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 
 
 def write(runs: Path, uri: str, process: int) -> None:
-    """What one of several programs does: a search and seven of its seeds, all at once."""
+    """What one of several programs does: a search and its seeds, all at once."""
     trackers = [Tracker(runs, TrackingConfig(uri=uri), f"run-{process}-{n}") for n in range(RUNS_OF_EACH)]
     with ThreadPoolExecutor(RUNS_OF_EACH) as pool:
         list(pool.map(lambda n: record(trackers[n], process, n), range(RUNS_OF_EACH)))

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from lgsrr import storage
+from lgsrr.blotting import without_keys
 from lgsrr.errors import DataError
 from lgsrr.extracted import RANKINGS_FOLDER
-from pipelines.blotting import without_keys
 from pipelines.inputs import GIVEN
 from pipelines.markup import escaped, joined, tag
 from pipelines.outcomes import Outcome

@@ -225,4 +225,4 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_pyav_without_the_encoder_is_named(small: Path) -> None:
     with pytest.raises(ClipError, match=r"cannot encode H\.264 by libx999.*pip install"):
-        encode(np.zeros((2, 112, 112, 3), dtype=np.uint8), codec="libx999")
+        encode(np.zeros((2, 112, 112, 3), dtype=np.uint8), codec="libx999")  # type: ignore[arg-type]

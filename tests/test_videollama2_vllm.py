@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -16,6 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lgsrr.errors import ModelError
+from lgsrr.records import Aspect
+from pipelines.describe_prompts import joint_prompt
+from pipelines.drawn_clips.clip import write_clip as write_drawn
+from pipelines.drawn_clips.scene import any_scene
+from pipelines.drawn_clips.wordings import ASPECTS
+from pipelines.shipped import SMALL
 from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor, frames
 from pipelines.videollama2.random_checkpoint import RandomCheckpoint, make_tokenizer, tiny, write_checkpoint
 from tests.clips import moving_square, write_clip
@@ -211,3 +218,16 @@ def test_a_tokenizer_that_cuts_at_marks_survives_copying() -> None:
         assert tokenizer("<s>[INST] <video>\nGo. [/INST]")["input_ids"] == [*pieces[0], -201, *pieces[1]]
         assert tokenizer.encode("no mark") == plain.encode("no mark")
         assert tokenizer(["<video>", "a"])["input_ids"] == [[-201], plain("a")["input_ids"]]
+
+
+@pytest.mark.slow
+def test_the_small_model_says_what_it_says_in_transformers(tmp_path: Path) -> None:
+    small = Pair(SMALL)
+    try:
+        clips = [tmp_path / f"{number}.mp4" for number in range(4)]
+        for number, clip in enumerate(clips):
+            write_drawn(any_scene(Random(f"vllm/{number}")), clip)
+        prompts = [small.prompt(joint_prompt("nice job.", [Aspect(name=name) for name in ASPECTS]))] * len(clips)
+        assert small.by_vllm(prompts, clips, 96) == small.by_transformers(prompts, clips, 96)
+    finally:
+        stop(small.llm)

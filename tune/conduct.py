@@ -89,7 +89,7 @@ class Conductor:
         prepared = False
         while due := seeds_due(self.ledger.trials(), self.ledger.results(), self._race):
             if not prepared and self._config.trainable_layers is not None:
-                self._live.say("what lies under the trained layers is computed once per node and kept")
+                self._live.doing("what lies under the trained layers is computed once per node and kept")
                 self._jobs.prepare_nodes(self.ledger.trials(), self._gpus)
                 prepared = True
             self._step(due)

@@ -34,6 +34,17 @@ def face_of(pose: Pose) -> tuple[float, float]:
     return x, pose.ground - (up - (0.30 * pose.nod + 0.08) * HEAD) * height
 
 
+def hands_of(pose: Pose) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where the hands are, the one at the left first, in parts of the picture."""
+    height = pose.person.height
+    y = pose.ground - (_SHOULDER_Y - (_SEAT if pose.seated else 0.0)) * height
+    left, right = (
+        (pose.x + (side * SHOULDER + hand[0]) * height, y + hand[1] * height)
+        for side, hand in ((-1, pose.left), (1, pose.right))
+    )
+    return left, right
+
+
 def draw_person(canvas: ImageDraw.ImageDraw, pose: Pose, side: int) -> None:
     """Draw onto a picture of `side` × `side` pixels."""
     _Drawing(canvas, pose, side).draw()

@@ -19,7 +19,7 @@ from PIL import Image
 from lgsrr.records import Aspect
 from pipelines.describe_prompts import instruction_of, joint_prompt, separate_prompt
 from pipelines.drawn_clips.clip import render
-from pipelines.drawn_clips.figure import face_of
+from pipelines.drawn_clips.figure import face_of, hands_of
 from pipelines.drawn_clips.intents import PAIRS, say
 from pipelines.drawn_clips.motion import poses
 from pipelines.drawn_clips.scene import (
@@ -81,6 +81,8 @@ class Lesson:
     answer: str
     kinds: tuple[int, ...]
     """Which of each of `KINDS` the clip shows."""
+    faces: tuple[tuple[float, float], ...]
+    """Where the middle of the speaker's face is in each frame, in parts of the picture; outside 0 to 1 once gone."""
 
 
 def lesson(number: str, frames: int) -> Lesson:
@@ -93,7 +95,8 @@ def lesson(number: str, frames: int) -> Lesson:
     if random.random() < 0.5:
         frames_THWC = _compressed(frames_THWC, random.randint(60, 95))
     question, answer = _asked(scene, random)
-    return Lesson(frames_THWC=frames_THWC, question=question, answer=answer, kinds=kinds_of(scene))
+    faces = tuple(face_of(poses(scene, index / FPS)[-1]) for index in indices.tolist())
+    return Lesson(frames_THWC=frames_THWC, question=question, answer=answer, kinds=kinds_of(scene), faces=faces)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +105,12 @@ class Glance:
 
     frame_HWC: npt.NDArray[np.uint8]
     kinds: tuple[int, ...]
-    head: tuple[float, float]
-    """Where the speaker's face looks: −1 left to 1 right, −1 up to 1 down."""
+    posture: tuple[float, ...]
+    """Where the speaker's face looks (−1 left to 1 right, −1 up to 1 down), and both hands, from the shoulders."""
     face: tuple[float, float]
     """Where the middle of the speaker's face is, in parts of the picture; outside 0 to 1 where the speaker has gone."""
+    hands: tuple[tuple[float, float], ...]
+    """Where the speaker's hands are, likewise."""
 
 
 def glance(number: str) -> Glance:
@@ -118,7 +123,11 @@ def glance(number: str) -> Glance:
         frames_THWC = _compressed(frames_THWC, random.randint(60, 95))
     speaker = poses(scene, index / FPS)[-1]
     return Glance(
-        frame_HWC=frames_THWC[0], kinds=kinds_of(scene), head=(speaker.turn, speaker.nod), face=face_of(speaker)
+        frame_HWC=frames_THWC[0],
+        kinds=kinds_of(scene),
+        posture=(speaker.turn, speaker.nod, *(4 * part for hand in (speaker.left, speaker.right) for part in hand)),
+        face=face_of(speaker),
+        hands=hands_of(speaker),
     )
 
 

@@ -24,6 +24,7 @@ from .processing import VideoLlama2Processor
 from .prompts import expand
 from .small_lessons import KINDS, Glance, Lesson
 
+ACTION, EXPRESSION, SHIRT = (list(KINDS).index(name) for name in ("action", "expression", "shirt"))
 _IGNORED = -100
 """Stands in the labels for tokens that are not learned: the question's."""
 
@@ -36,15 +37,15 @@ class Heads(nn.Module):
         self.queries = nn.Parameter(torch.randn(len(KINDS) + 1, width) / width**0.5)
         self.norm = nn.LayerNorm(width)
         self.deciders = nn.ModuleList(nn.Linear(width, len(kinds)) for kinds in KINDS.values())
-        self.head = nn.Linear(width, 2)
+        self.posture = nn.Linear(width, 6)
 
     def forward(self, features_NPD: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Logits for each of `KINDS`, and where the speaker's face looks (N, 2)."""
+        """Logits for each of `KINDS`, and the speaker's posture (N, 6)."""
         normed_NPD = self.norm(features_NPD)
         weights_NPK = (normed_NPD @ self.queries.T).softmax(dim=1)
         gathered_NKD = weights_NPK.transpose(1, 2) @ normed_NPD
         logits = [decide(gathered_NKD[:, k]) for k, decide in enumerate(self.deciders)]
-        return logits, self.head(gathered_NKD[:, -1])
+        return logits, self.posture(gathered_NKD[:, -1])
 
 
 def kinds_loss(logits: Sequence[Tensor], kinds_NK: Tensor) -> Tensor:
@@ -57,14 +58,23 @@ def right(logits: Sequence[Tensor], kinds_NK: Tensor) -> list[float]:
     return [float((l_NC.argmax(-1) == kinds_NK[:, k]).float().mean()) for k, l_NC in enumerate(logits)]
 
 
+class FrameHeads(Heads):
+    """And what single patches show: the one with the face, and those with a hand."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.at_face = nn.Linear(width, len(KINDS["expression"]))
+        self.at_hand = nn.Linear(width, len(KINDS["action"]))
+
+
 class Glances(nn.Module):
     """The first stage."""
 
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
         self.model, self._settings = model, processor.preprocessing
-        self.heads = Heads(model.config.mm_hidden_size)
-        self.heads.at_face = nn.Linear(model.config.mm_hidden_size, len(KINDS["expression"]))
+        width = model.config.mm_hidden_size
+        self.heads = FrameHeads(width)
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
@@ -75,20 +85,36 @@ class Glances(nn.Module):
         """The loss, and figures."""
         pixels_NCHW = to_pixels(np.stack([g.frame_HWC for g in glances]), self._settings)
         kinds_NK = torch.tensor([g.kinds for g in glances])
-        heads_N2 = torch.tensor([g.head for g in glances])
         features_NPD = self.model.vision_features(pixels_NCHW[:, None])[:, 0]
-        logits, looks_N2 = self.heads(features_NPD)
-        loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(looks_N2, heads_N2)
-        loss = loss + self._face_loss(features_NPD, glances)
+        logits, posture_N6 = self.heads(features_NPD)
+        loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(posture_N6, torch.tensor([g.posture for g in glances]))
+        faces = [(n, g.face, g.kinds[EXPRESSION]) for n, g in enumerate(glances)]
+        hands = [(n, hand, g.kinds[ACTION]) for n, g in enumerate(glances) for hand in g.hands]
+        loss = (
+            loss + _loss_at(self.heads.at_face, features_NPD, faces) + _loss_at(self.heads.at_hand, features_NPD, hands)
+        )
         return loss, dict(zip(KINDS, right(logits, kinds_NK), strict=True))
 
-    def _face_loss(self, features_NPD: Tensor, glances: Sequence[Glance]) -> Tensor:
-        """The expression told by the patch in the middle of the face: without it, thousands of steps find no face."""
-        side = math.isqrt(features_NPD.shape[1])
-        seen = [n for n, glance in enumerate(glances) if all(0 <= part < 1 for part in glance.face)]
-        patches = [int(glances[n].face[1] * side) * side + int(glances[n].face[0] * side) for n in seen]
-        expressions = torch.tensor([glances[n].kinds[list(KINDS).index("expression")] for n in seen])
-        return F.cross_entropy(self.heads.at_face(features_NPD[seen, patches]), expressions)
+
+def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int, tuple[float, float], int]]) -> Tensor:
+    """The kind told by the patch at a point (frame, place in it, kind), for points within the picture.
+
+    Without it the tower takes thousands of steps to find faces and hands, which are small.
+    """
+    side = math.isqrt(features_NPD.shape[1])
+    inside = [(n, at, kind) for n, at, kind in points if all(0 <= part < 1 for part in at)]
+    patches = [int(y * side) * side + int(x * side) for _, (x, y), _ in inside]
+    logits_NC = decide(features_NPD[[n for n, _, _ in inside], patches])
+    return F.cross_entropy(logits_NC, torch.tensor([kind for _, _, kind in inside]))
+
+
+class ClipHeads(Heads):
+    """And what the token at the speaker's face shows, frame by frame: an expression, and whose it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.expression = nn.Linear(width, len(KINDS["expression"]))
+        self.shirt = nn.Linear(width, len(KINDS["shirt"]))
 
 
 class Lessons(nn.Module):
@@ -97,7 +123,7 @@ class Lessons(nn.Module):
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
         self.model, self._processor = model, processor
-        self.heads = Heads(model.config.hidden_size)
+        self.heads = ClipHeads(model.config.hidden_size)
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
@@ -114,9 +140,27 @@ class Lessons(nn.Module):
         clip_NLD = self.model.model.mm_projector(features_NTPD)
         logits, _ = self.heads(clip_NLD)
         answers = self._answers(lessons, clip_NLD)
-        told = kinds_loss(logits, kinds_NK)
+        told = kinds_loss(logits, kinds_NK) + self._face_loss(clip_NLD, features_NTPD.shape[1:3], lessons)
         figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
         return answers + 0.5 * told, figures
+
+    def _face_loss(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        """Expression and shirt told by the tokens into which the speaker's face went; `grid` is frames and patches."""
+        frames, side = grid[0], math.isqrt(grid[1])
+        # Token i of stc_connector covers patches 2i - 1 and 2i, in time, height and width: its padding is 1.
+        across = side // 2 + 1
+        at, kinds = [], []
+        for n, lesson in enumerate(lessons):
+            for t in range(frames):
+                x, y = lesson.faces[t]
+                if 0 <= x < 1 and 0 <= y < 1:
+                    time, row, column = (t + 1) // 2, (int(y * side) + 1) // 2, (int(x * side) + 1) // 2
+                    at.append((n, (time * across + row) * across + column))
+                    kinds.append((lesson.kinds[EXPRESSION], lesson.kinds[SHIRT]))
+        tokens_FD = clip_NLD[[n for n, _ in at], [place for _, place in at]]
+        expressions, shirts = torch.tensor(kinds).T
+        shirt_loss = F.cross_entropy(self.heads.shirt(tokens_FD), shirts)
+        return F.cross_entropy(self.heads.expression(tokens_FD), expressions) + 0.5 * shirt_loss
 
     def _answers(self, lessons: Sequence[Lesson], clip_NLD: Tensor) -> Tensor:
         """Cross entropy of the answers' tokens, after the questions'."""

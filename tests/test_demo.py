@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import signal
 import socket
@@ -18,15 +19,21 @@ import pytest
 from rich.console import Console
 
 from lgsrr.errors import ConfigError, DataError
+from lgsrr.files import write_json
 from pipelines.demo import folder as demo_folder
 from pipelines.demo import running
 from pipelines.demo.__main__ import again_command
 from pipelines.demo.__main__ import main as demo_main
 from pipelines.demo.folder import DemoFolder
 from pipelines.demo.running import DemoError, Interrupts, Runner
+from pipelines.demo.screen import print_screen
 from pipelines.demo.settings import DemoConfig, Llm, choose_llm
-from pipelines.demo.steps import Step, steps
+from pipelines.demo.steps import Places, Step, run_folder, steps
+from pipelines.output import Output
+from tests.extracted_outputs import ASPECTS as EXTRACTED
+from tests.extracted_outputs import described, utterances
 from tests.processes import Process, descendants, wait_until
+from tests.tables_on_disk import write_csv
 from tests.tiny import ROOT, unboxed
 
 IDENTITY = {"utterances": "240", "llm": "stand-in"}
@@ -287,7 +294,7 @@ def test_every_command_of_the_demo_is_one_that_the_project_knows(tmp_path: Path)
         module, *arguments = one.arguments[1:]
         programs.append(
             f"sys.argv = [{module!r}, *{arguments!r}, '--no-such-flag']\n"
-            f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+            f"try: runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
             "except SystemExit as ended: assert ended.code == 2"
         )
     done = subprocess.run(
@@ -295,6 +302,52 @@ def test_every_command_of_the_demo_is_one_that_the_project_knows(tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert unboxed(done.stderr).count("Unrecognized options: --no-such-flag") == len(programs), done.stderr
+
+
+# ---- the screen ----------------------------------------------------------------------------------------------------
+
+
+def write_results(config: DemoConfig) -> None:
+    """What the commands leave that the screen reads."""
+    at = Places(folder=config.folder)
+    output = Output(str(at.extracted))
+    output.write_utterances(utterances(8))
+    output.commit([described(u.id) for u in utterances(8)])
+    output.write_json("aspects.json", {"aspects": [{"name": name} for name in EXTRACTED]})
+    for k, f1 in ((0, 0.481), (3, 0.972)):
+        scores = {"dev_f1": f1, "test_acc": f1, "test_f1": f1}
+        write_json(run_folder(config, k) / "result.json", {"scores": scores, "history": []})
+    write_json(at.sample / "sample.json", {"text_alone_accuracy": 0.5})
+    write_json(at.search / "answer.json", {"settings": {"lr": 0.000317, "k": 3, "pooling": "mean"}})
+    at.new.mkdir()
+    rows = [("id", "text", "split", "label", "video")]
+    rows += [("n1", "nice [b]job[/b]", "test", "Praise", "clips/n1.mp4"), ("n2", "oh", "test", "Taunt", "clips/n2.mp4")]
+    write_csv(at.new / "utterances.csv", rows)
+    relations = {"text": 0.25, "Facial Expressions": 0.75}
+    said = {"probability": 0.93, "importance": relations, "complementarity": {"Facial Expressions": 0.5}}
+    said |= {"inconsistency": {"Facial Expressions": 0.125}, "descriptions": {"Facial Expressions": "Smiles [x]."}}
+    lines = [json.dumps({"id": name, "label": "Praise", **said}) for name in ("n1", "n2")]
+    at.predictions.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("llm", [STAND_IN, Llm(name="gpt-4o-mini", where="https://api.openai.com/v1")])
+def test_the_screen_says_what_was_done_what_it_brought_and_where_it_is(tmp_path: Path, llm: Llm) -> None:
+    config = DemoConfig(out=str(tmp_path / "demo"))
+    write_results(config)
+    file = io.StringIO()
+    print_screen(config, llm, {"sample": 12.4, "extract": 50.0}, Console(file=file, width=200))
+    screen = " ".join(file.getvalue().split())
+    assert "sample extract in all 12 s 50 s 62 s" in screen
+    assert "text alone 48.1 48.1 48.1 LGSRR, with descriptions 97.2 97.2 97.2" in screen
+    assert "the best that the words allow 50.0" in screen
+    assert "lr 0.000317, k 3, pooling mean" in screen
+    assert "of 2 new clips the champion understood 1; one of them: “nice [b]job[/b]” Praise 93 %" in screen
+    assert "Facial Expressions 0.750 0.500 0.125 Smiles [x]." in screen
+    assert ("a stand-in ranked the aspects by rules" in screen) == llm.is_stand_in
+    assert ("gpt-4o-mini ranked the aspects" in screen) != llm.is_stand_in
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/demo/mlflow.db" in screen
+    assert f'--video {tmp_path}/demo/new/clips/n2.mp4 --text "oh"' in screen
+    assert "ray job submit" in screen
 
 
 # ---- all of it -----------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def _scores(config: DemoConfig, at: Places) -> Table:
         table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in ("dev_f1", "test_acc", "test_f1")))
     table.add_row("the best that the words allow", "", f"{100 * best:.1f}", "")
     winner = json.loads((at.search / "answer.json").read_text(encoding="utf-8"))
-    settings = ", ".join(f"{name} {value:.3g}" for name, value in winner["settings"].items())
+    settings = ", ".join(f"{name} {value}" for name, value in winner["settings"].items())
     table.caption = f"the search's winner: {settings or 'the settings that it started from'}"
     return table
 

@@ -33,7 +33,7 @@ class DemoConfig:
     """The video model: `small`, which comes with the project, or the folder of another that knows the drawn clips."""
     encoder: str = "minilm"
     """Text encoder of LGSRR: `minilm` comes with the installation."""
-    epochs: int = 8
+    epochs: int = 20
     """Epochs of a training run at most."""
     trials: int = 4
     """Configurations that the search tries, the paper's setting and text alone among them."""

@@ -63,8 +63,12 @@ def test_what_the_configuration_is_to_blame_for_is_told_and_not_tried_again(
 ) -> None:
     told: list[dict[str, str]] = []
     monkeypatch.setattr("ray.tune.report", told.append)
-    with trial._reported_failures():
+
+    def fails() -> None:
         raise error
+
+    with trial._reported_failures():
+        fails()
     assert len(told) == 1
     assert words in told[0]["failure"]
     assert "\n" not in told[0]["failure"]

@@ -122,7 +122,7 @@ class Alone:
 
 def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> dict[str, torch.Tensor]:
     config = SmallConfig(
-        out=folder, glances=4, glances_batch=4, lessons=2, lessons_batch=2, workers=1, keep_every=2
+        out=folder, glances=4, glances_batch=4, lessons=2, looks=2, review=2, lessons_batch=2, workers=1, keep_every=2
     )  # fmt: skip
     monkeypatch.setattr("lgsrr.channel.RayTrainChannel", lambda: Alone(folder / "kept", stop_after))
     program._worker({"config": config})

@@ -33,7 +33,8 @@ def manifest(name: str) -> dict[str, Any]:
 
 def cluster_spec(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = manifest(name)["spec"]
-    return spec.get("rayClusterSpec", spec)
+    whole: dict[str, Any] = spec.get("rayClusterSpec", spec)
+    return whole
 
 
 def groups(name: str) -> list[dict[str, Any]]:
@@ -136,7 +137,9 @@ def test_the_commands_are_those_that_the_project_has() -> None:
     assert {program for _, (program, *_) in found} == set(CONFIGS)
     assert {"rayjob-extract.yaml", "rayjob-search.yaml", "submit.sh"} <= {where for where, _ in found}
     for where, (program, *words) in found:
-        config = tyro.cli(CONFIGS[program], args=words, config=(tyro.conf.FlagCreatePairsOff,))  # exits where it cannot
+        config: Any = tyro.cli(
+            CONFIGS[program], args=words, config=(tyro.conf.FlagCreatePairsOff,)
+        )  # exits where it cannot
         if config.dataset == "sample":  # on one machine
             continue
         # What is left behind is on storage that outlives the node.

@@ -1,4 +1,4 @@
-"""A real server of the tests' own, by mlflow/serve.sh, which can be killed and started; and one that is silent."""
+"""A real server of the tests' own, by mlflow/serve.sh, which is killed and started again; and one that is silent."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def manifest(name: str) -> dict[str, Any]:
 
 def cluster_spec(name: str) -> dict[str, Any]:
     spec: dict[str, Any] = manifest(name)["spec"]
-    inner: dict[str, Any] = spec.get("rayClusterSpec", spec)
-    return inner
+    whole: dict[str, Any] = spec.get("rayClusterSpec", spec)
+    return whole
 
 
 def groups(name: str) -> list[dict[str, Any]]:

@@ -59,6 +59,12 @@ def check(uri: str) -> None:
 
 
 def write_from_all(runs: Path, uri: str) -> None:
+    run_writers(runs, uri)
+    send_the_rest(runs, uri)
+
+
+def run_writers(runs: Path, uri: str) -> None:
+    """All programs at once, each with its runs."""
     commands = [[sys.executable, "-c", WRITE, str(runs), uri, str(n)] for n in range(PROCESSES)]
     running = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for command in commands
@@ -66,7 +72,11 @@ def write_from_all(runs: Path, uri: str) -> None:
     for process in running:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output.decode()
-    replay = Replay(runs, TrackingConfig(uri=uri))  # what a server could not take in time, as the next command sends it
+
+
+def send_the_rest(runs: Path, uri: str) -> None:
+    """What a server could not take in time, as the next command sends it."""
+    replay = Replay(runs, TrackingConfig(uri=uri))
     assert replay.close(timeout_s=200) == 0, replay.trouble
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 
 def main(folder: str, entrypoint: str) -> dict[str, str]:
@@ -21,13 +22,25 @@ def main(folder: str, entrypoint: str) -> dict[str, str]:
     )  # fmt: skip
     try:
         client = JobSubmissionClient(f"http://{context.dashboard_url}")
-        job = client.submit_job(entrypoint=entrypoint)
+        job = _submitted(client, entrypoint)
         ends = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
         while (status := client.get_job_status(job)) not in ends:
             time.sleep(1)
         return {"status": status.value, "said": client.get_job_logs(job), "spec": repr(client.get_job_info(job).dict())}
     finally:
         ray.shutdown()
+
+
+def _submitted(client: Any, entrypoint: str, within_s: float = 300) -> str:
+    """The job's id. A dashboard that is up refuses jobs until the node's agent has told it of itself."""
+    last = time.monotonic() + within_s
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > last:
+                raise
+            time.sleep(1)
 
 
 if __name__ == "__main__":

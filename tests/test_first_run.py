@@ -43,7 +43,7 @@ def described(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Pa
         config = ExtractConfig(
             dataset="drawn", data=str(folder / "sample" / UTTERANCES), out=str(folder / "extracted"),
             engine="transformers", model="small", frames=8, clips_in_flight=64, decoders=1, callers=1,
-            llm="stand-in", base_url=server.base_url, runs=str(folder / "runs"),
+            llm="stand-in", leave_out_quarantined=True, base_url=server.base_url, runs=str(folder / "runs"),
         )  # fmt: skip
         Extraction(config, Console(file=io.StringIO())).run()
     shutil.copy(folder / "sample" / DRAWN, folder / DRAWN)
@@ -99,7 +99,7 @@ def shuffled(described: Path, to: Path) -> Path:
 def test_descriptions_name_what_was_drawn(described: Path) -> None:
     drawn = {row["id"]: row for row in pq.read_table(described.parent / DRAWN).to_pylist()}
     dataset = load_dataset("drawn", str(described))
-    assert len(dataset.utterances) == len(drawn)
+    assert len(dataset.utterances) >= 0.95 * len(drawn)
     for place, (aspect, kind) in enumerate(zip(ASPECTS, ("action", "expression", "interaction"), strict=True)):
         assert dataset.aspects[place].name == aspect
         right = sum(named(aspect, u.descriptions[place]) == drawn[u.id][kind] for u in dataset.utterances)

@@ -142,10 +142,16 @@ def test_a_full_disk_is_one_message_wherever_it_is_met(
     assert "make room" in said
 
 
-def test_any_other_error_of_the_system_is_a_defect_and_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_error_of_the_system_is_a_defect_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def train(given: TrainConfig) -> Any:
         raise OSError(errno.EBADF, "bad file")
 
     monkeypatch.setattr(train_command, "train", train)
-    with pytest.raises(OSError, match="bad file"):
+    with pytest.raises(SystemExit) as ended:
         train_command.main(["--dataset", "sample"])
+    assert ended.value.code == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "bad file" in printed

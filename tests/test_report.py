@@ -117,7 +117,7 @@ def test_the_page_says_who_described_and_ranked_and_calls_a_stand_in_by_its_name
     facts = facts_of(ExtractConfig(dataset="d", out=str(tmp_path)), output)
     assert facts.makers == {"describe": ("scripted", "small"), "rank": ("stand-in",)}
     words = " ".join(" ".join(Seen(report_page(facts).decode()).words).split())
-    assert "Described by scripted , which says rules' words in place of a video model and is none , small ." in words
+    assert "Described by scripted , which says rules' words in place of a video model and is none, small ." in words
     assert "Ranked by stand-in , which answers by rules in place of a language model and is none ." in words
 
 

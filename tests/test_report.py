@@ -118,7 +118,7 @@ def test_the_page_says_who_described_and_ranked_and_calls_a_stand_in_by_its_name
     assert facts.makers == {"describe": ("scripted", "small"), "rank": ("stand-in",)}
     words = " ".join(" ".join(Seen(report_page(facts).decode()).words).split())
     assert "Described by scripted , which says rules' words in place of a video model and is none, small ." in words
-    assert "Ranked by stand-in , which answers by rules in place of a language model and is none ." in words
+    assert "Ranked by stand-in , which answers by rules in place of a language model and is none." in words
 
 
 def test_descriptions_that_came_with_the_data_need_no_clip(tmp_path: Path) -> None:

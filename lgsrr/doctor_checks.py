@@ -207,7 +207,8 @@ def _server_remedy(destination: str, said: str) -> str:
     if "--allowed-hosts" in said:
         host = parts.netloc.rpartition("@")[2]
         return (
-            f"start it with: mlflow server --allowed-hosts '{parts.hostname},{host}' …, or call it by a name it knows"
+            f"start it with: LGSRR_MLFLOW_NAMES={parts.hostname} mlflow/serve.sh (or mlflow server --allowed-hosts "
+            f"'{parts.hostname},{host}' …), or call it by a name it knows"
         )
     if "401" in said or "403" in said:
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to what it knows"

@@ -150,7 +150,8 @@ class _Drawing:
         radius = HEAD * self.unit
         person = self.pose.person
         self._dot(x - 0.02 * self.pose.turn * self.unit, y - 0.02 * self.unit, radius * 1.06, person.hair)
-        self.canvas.ellipse((x - radius * 0.95, y - radius * 0.85, x + radius * 0.95, y + radius), fill=person.skin)
+        brow = y - (0.85 - 0.45 * max(-0.2, self.pose.nod)) * radius  # who lowers the head shows more of the hair
+        self.canvas.ellipse((x - radius * 0.95, brow, x + radius * 0.95, y + radius), fill=person.skin)
 
     def _head_from_behind(self) -> None:
         x, y = self._centre()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from random import Random
 
 import numpy as np
@@ -87,16 +87,19 @@ class Lesson:
     """Of every face that is seen: the frame, where in it, and where it looks (left to right, up to down, −1 to 1)."""
 
 
-def lesson(number: str, frames: int) -> Lesson:
-    """The lesson of that number, on `frames` frames of its clip."""
+def lesson(number: str, frames: int, *, heads: float = 0.0) -> Lesson:
+    """The lesson of that number, on `frames` frames of its clip; a share `heads` asks what somebody does who nods
+    or shakes the head.
+    """
     random = Random(number)
-    scene = any_scene(random)
+    of_heads = random.random() < heads if heads else False
+    scene = _scene(random, ("nods", "shakes head") if of_heads else ACTIONS)
     picked = sample_indices(scene.frames, 16)[sample_indices(16, frames)] if random.random() < 0.5 else None
     indices = sample_indices(scene.frames, frames) if picked is None else picked
     frames_THWC = render(scene, indices.tolist())
     if random.random() < 0.5:
         frames_THWC = _compressed(frames_THWC, random.randint(60, 95))
-    question, answer = _asked(scene, random)
+    question, answer = _asked(scene, random, ACTIONS_OF if of_heads else None)
     people = [poses(scene, index / FPS) for index in indices.tolist()]
     return Lesson(
         frames_THWC=frames_THWC,
@@ -145,6 +148,13 @@ def glance(number: str) -> Glance:
     )
 
 
+def _scene(random: Random, wanted: Collection[str]) -> Scene:
+    while True:
+        scene = any_scene(random)
+        if scene.action in wanted:
+            return scene
+
+
 def kinds_of(scene: Scene) -> tuple[int, ...]:
     """The place of what a scene shows in each of `KINDS`."""
     shown = (scene.action, scene.expression, scene.interaction, scene.place, scene.speaker.shirt)
@@ -161,13 +171,16 @@ def _compressed(frames_THWC: npt.NDArray[np.uint8], quality: int) -> npt.NDArray
     return np.stack(left)
 
 
-def _asked(scene: Scene, random: Random) -> tuple[str, str]:
+def _asked(scene: Scene, random: Random, about: str | None = None) -> tuple[str, str]:
+    """Question and answer; where `about` is given, that aspect is among what is asked."""
     text = say(random.choice(PAIRS), random.randrange(100), random) if random.random() < 0.8 else _babble(random)
     told = described(scene)
     if random.random() < 0.5:
-        name = random.choice((*INSTRUCTIONS, ACTIONS_OF, FACES, INTERACTION))
+        name = about or random.choice((*INSTRUCTIONS, ACTIONS_OF, FACES, INTERACTION))
         return separate_prompt(text, _aspect(name, random)), told[name]
     names = random.choice(([ACTIONS_OF, FACES, INTERACTION], random.sample(list(INSTRUCTIONS), random.randint(1, 4))))
+    if about is not None and about not in names:
+        names[random.randrange(len(names))] = about
     answer = "\n".join(f"{i}. {name}: {told[name]}" for i, name in enumerate(names, 1))
     return joint_prompt(text, [_aspect(name, random) for name in names]), answer
 

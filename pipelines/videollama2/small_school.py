@@ -1,9 +1,10 @@
-"""The three stages in which the small model learns, each as a loss over lessons.
+"""The stages in which the small model learns, each as a loss over lessons.
 
 First the tower looks at single frames and tells what is on them, through heads that are dropped afterwards: a frame
 costs an eighth of a clip, and no two are of the same scene. Then the connector and the language model learn to answer
-questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up, in
-the third stage with one more that follows where faces look.
+questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up, from
+the third stage on with one more that follows where faces look. Then all of it practises together on what is hardest;
+at last the words of the answers weigh most.
 
 N frames or clips, P patches, L tokens of a clip, D hidden, T tokens of question and answer.
 """
@@ -26,6 +27,9 @@ from .prompts import expand
 from .small_lessons import KINDS, Glance, Lesson
 
 ACTION, EXPRESSION, SHIRT = (list(KINDS).index(name) for name in ("action", "expression", "shirt"))
+HEAD_MOVES = ("nods", "shakes head")
+"""Actions that only the head tells."""
+_MOVE_OF = {KINDS["action"].index(name): place for place, name in enumerate(HEAD_MOVES)}
 _IGNORED = -100
 """Stands in the labels for tokens that are not learned: the question's."""
 
@@ -110,16 +114,22 @@ def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int
 
 
 class ClipHeads(Heads):
-    """And what the token at the speaker's face shows, frame by frame: an expression, and whose it is."""
+    """And what the token at the speaker's face shows, frame by frame: an expression, whose it is, and how it moves."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.expression = nn.Linear(width, len(KINDS["expression"]))
         self.shirt = nn.Linear(width, len(KINDS["shirt"]))
+        self.move = nn.Linear(width, len(HEAD_MOVES) + 1)  # neither, too
 
 
 class Lessons(nn.Module):
     """The second stage."""
+
+    heads_turn = 0.0
+    """Share of clips that are drawn for a nod or a shaken head; the others are drawn from all."""
+    trains_tower = False
+    answers_weigh = 1.0
 
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
@@ -128,7 +138,7 @@ class Lessons(nn.Module):
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
-        tower = {id(p) for p in self.model.model.vision_tower.parameters()}
+        tower = {id(p) for p in self.model.model.vision_tower.parameters() if not self.trains_tower}
         return [p for part in (self.model, self.heads) for p in part.parameters() if id(p) not in tower]
 
     def forward(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, float]]:
@@ -136,14 +146,14 @@ class Lessons(nn.Module):
         settings = self._processor.preprocessing
         pixels_NTCHW = torch.stack([to_pixels(lesson.frames_THWC, settings) for lesson in lessons])
         kinds_NK = torch.tensor([lesson.kinds for lesson in lessons])
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.trains_tower):
             features_NTPD = self.model.vision_features(pixels_NTCHW)
         clip_NLD = self.model.model.mm_projector(features_NTPD)
         logits, _ = self.heads(clip_NLD)
         answers = self._answers(lessons, clip_NLD)
         told = kinds_loss(logits, kinds_NK) + self._at_faces(clip_NLD, features_NTPD.shape[1:3], lessons)
         figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
-        return answers + 0.5 * told, figures
+        return self.answers_weigh * answers + 0.5 * told, figures
 
     def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
         """Expression and shirt told by the tokens into which the speaker's face went; `grid` is frames and patches."""
@@ -194,6 +204,9 @@ class Looks(Lessons):
     Nodding, shaking the head, facing somebody: it is where heads turn that the second stage learns last.
     """
 
+    up_and_down = torch.ones(2)
+    """Weights of what is told of turning and of nodding."""
+
     def __init__(self, lessons: Lessons) -> None:
         super().__init__(lessons.model, lessons._processor)
         self.heads = lessons.heads
@@ -205,7 +218,42 @@ class Looks(Lessons):
         said_F6 = self.heads.posture(clip_NLD[[n for n, *_ in seen], places])
         first_F = torch.tensor([frame % 2 == 1 for _, frame, _, _ in seen])
         said_F2 = torch.where(first_F[:, None], said_F6[:, :2], said_F6[:, 2:4])
-        return told + 2 * F.mse_loss(said_F2, torch.tensor([look for *_, look in seen]))
+        looks_F2 = torch.tensor([look for *_, look in seen])
+        return told + 2 * (self.up_and_down * (said_F2 - looks_F2) ** 2).mean()
+
+
+class Practice(Looks):
+    """The fifth stage: as the third, all parts together, and in every second clip somebody nods or shakes the head.
+
+    Both come back to where they began, so that the mean over a clip shows neither: each token has to tell by itself.
+    """
+
+    heads_turn = 0.5
+    trains_tower = True
+    up_and_down = torch.tensor([1.0, 4.0])  # far fewer heads nod than turn
+
+    def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        told = super()._at_faces(clip_NLD, grid, lessons)
+        at, moves = [], []
+        for n, lesson in enumerate(lessons):
+            seen = {_token_at(frame, face, grid) for frame, face in enumerate(lesson.faces) if _is_inside(face)}
+            at += [(n, place) for place in sorted(seen)]
+            moves += [_MOVE_OF.get(lesson.kinds[ACTION], len(HEAD_MOVES))] * len(seen)
+        logits_FC = self.heads.move(clip_NLD[[n for n, _ in at], [place for _, place in at]])
+        return told + 2 * F.cross_entropy(logits_FC, torch.tensor(moves))
+
+
+class Recital(Practice):
+    """The sixth stage: the tower has learned, and what counts most is the answer in words."""
+
+    trains_tower = False
+    answers_weigh = 4.0
+
+
+class Encore(Recital):
+    """The last stage: as the sixth, with clips as they come, or hands are forgotten over heads."""
+
+    heads_turn = 0.0
 
 
 def _is_inside(at: tuple[float, float]) -> bool:

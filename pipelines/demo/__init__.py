@@ -1,1 +1,1 @@
-"""The whole system on one machine in five minutes: `make demo`, or `python -m pipelines.demo`."""
+"""The whole system on one machine: `make demo`, or `python -m pipelines.demo`."""

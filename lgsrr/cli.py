@@ -46,8 +46,7 @@ def run(
     An `LgsrrError` becomes its message on stderr and its exit code, and so does a full disk, wherever it is met; Ctrl-C
     exits with 130; a reader of our output that goes away (`| head`) ends the command quietly. Anything else is a
     defect, or something that is installed wrongly, and keeps its traceback. What is safe and how to go on follows
-    (`lgsrr.early_end`). Where the machine may be at fault, the last
-    line names the doctor. No key is printed.
+    (`lgsrr.early_end`). Where the machine may be at fault, the last line names the doctor. No key is printed.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     text = f"{description}\n\nExample:\n    {example}"

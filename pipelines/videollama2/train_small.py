@@ -28,6 +28,8 @@ from lgsrr.errors import ConfigError, TrainingError
 from lgsrr.files import write_json
 from lgsrr.run_state import load_optimizer, save_optimizer
 
+STEPS = ("glances", "lessons", "looks", "review", "practice", "recital", "encore")
+"""The settings that say how many steps a stage has, in the order of the stages."""
 WEIGHTS, HEADS, WHERE = "weights.safetensors", "heads.safetensors", "where.json"
 
 
@@ -66,7 +68,7 @@ class SmallConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("glances", "lessons", "looks", "review", "practice", "recital", "encore", "workers", "keep_every"):
+        for name in (*STEPS, "workers", "keep_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
         for name in ("glances_batch", "lessons_batch"):
@@ -174,9 +176,8 @@ class _Pupil:
                 began, figures = time.perf_counter(), _Means()
 
     def _size(self, number: int) -> tuple[int, int]:
-        c = self.config
-        steps = (c.glances, c.lessons, c.looks, c.review, c.practice, c.recital, c.encore)[number]
-        return steps, c.glances_batch if number == 0 else c.lessons_batch
+        steps: int = getattr(self.config, STEPS[number])
+        return steps, self.config.glances_batch if number == 0 else self.config.lessons_batch
 
     def _batch(self, stage: Any, number: int, step: int, batch: int) -> Iterator[Any]:
         from .small import small

@@ -1,8 +1,8 @@
 """Folders of Parquet parts, each whole, under a name of its own, and never changed: what an output is made of.
 
-Since a part never changes, the columns that say which work a row is of (`INDEX`, some 100 bytes a row) are read once and
-kept, in place of reading every part anew for each question that a run has: what is done, what did it cost, what stands
-twice. Everything else is read when it is asked for, part by part.
+Since a part never changes, the columns that say which work a row is of (`INDEX`, some 100 bytes a row) are read once
+and kept, in place of reading every part anew for each question that a run has: what is done, what did it cost, what
+stands twice. Everything else is read when it is asked for, part by part.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ class DescribeStage:
                 yield set_aside(row.id, receipt, "no_clip", row.work)
         if clips:
             steps = self._steps(job)
-            yield from stream([(row.id, row.work) for row in clips], steps, min(ROWS, len(clips)))
+            work = [(row.id, row.work) for row in clips]
+            yield from stream(work, steps, min(ROWS, len(clips)), stopped=job.stop_reason)
 
     def _steps(self, job: Job) -> list[Step]:
         config, board, out = self._config, job.board(), self._config.out

@@ -4,9 +4,10 @@
 
 The table is made up and its utterances share one small clip; the scripted engine describes, the stand-in server ranks.
 Each stage is the user's own command in a process of its own, on a Ray that it starts. Its driver is killed (SIGKILL)
-when 90 % of the rows are written, and the same command is given again. For each tenth of the rows: their rate, and the
-memory of the driver, of the largest actor, of all processes, and of the object store. At the end: how long the
-continued command took until its first new row was made, and from the last row to its end.
+when 90 % of the rows are written, and the same command is given again. For each tenth of the rows: their rate, the
+driver's CPU time for one, and the memory of the driver, of the largest actor, of all processes, and of the object
+store. At the end: how long the continued command took until its first new row was made, and from the last row to its
+end.
 
 Memory is what a process has for itself (USS); "all" counts shared pages once (PSS), Ray's own processes included; the
 object store is what Ray's node has ever touched of it. Rows are counted in the parts of the output, which come 500 at a
@@ -36,7 +37,7 @@ from pipelines.stand_in.process import serve
 from tests.clips import moving_square, write_clip
 from tests.tiny import ROOT
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 2.0
 STAGES: tuple[Stage, ...] = ("describe", "rank")
 
 
@@ -61,6 +62,8 @@ class Look:
     at: float
     """Seconds since the epoch."""
     rows: int
+    cpu: float
+    """Seconds that the driver has used."""
     driver: float
     actor: float
     """The largest."""
@@ -118,6 +121,7 @@ class Command:
     def _look(self) -> Look:
         driver = psutil.Process(self._process.pid)
         own, actors, shared, store = driver.memory_full_info().uss, [0], 0, 0
+        used = driver.cpu_times()
         for process in [driver, *driver.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
                 memory, title = process.memory_full_info(), " ".join(process.cmdline()[:1])
@@ -127,8 +131,8 @@ class Command:
                 if title.endswith("raylet/raylet"):
                     store = memory.shared
         return Look(
-            at=time.time(), rows=self._rows.count(), driver=own / 1e6, actor=max(actors) / 1e6, all=shared / 1e6,
-            store=store / 1e6,
+            at=time.time(), rows=self._rows.count(), cpu=used.user + used.system,
+            driver=own / 1e6, actor=max(actors) / 1e6, all=shared / 1e6, store=store / 1e6,
         )  # fmt: skip
 
     def kill(self) -> None:
@@ -182,7 +186,7 @@ def _made_at(folder: Path, stage: Stage) -> list[float]:
 def print_tenths(stage: Stage, total: int, began_at: float, made: list[float], looks: list[Look]) -> None:
     """A line for each tenth that was made: its rate, and the most memory while it was."""
     print(f"{stage}: first row after {made[0] - began_at:.1f} s")
-    print(f"{'rows':>16} {'rows/s':>8} {'driver':>8} {'actor':>8} {'all':>8} {'store':>8}   MB")
+    print(f"{'rows':>16} {'rows/s':>8} {'ms a row':>8} {'driver':>8} {'actor':>8} {'all':>8} {'store':>8}   MB")
     for tenth in range(10):
         rows = made[tenth * total // 10 : (tenth + 1) * total // 10 + 1]
         if len(rows) <= total // 10 * 0.9:
@@ -190,9 +194,12 @@ def print_tenths(stage: Stage, total: int, began_at: float, made: list[float], l
         within = [look for look in looks if rows[0] <= look.at <= rows[-1]] or looks[-1:]
         rate = (len(rows) - 1) / (rows[-1] - rows[0])
         most = [max(getattr(look, name) for look in within) for name in ("driver", "actor", "all", "store")]
+        cpu = 1e3 * (within[-1].cpu - within[0].cpu) / (within[-1].at - within[0].at + 1e-9) / rate
         start = tenth * total // 10
         print(
-            f"{start:>7} to {start + len(rows) - 1:>5} {rate:>8.1f} " + " ".join(f"{m:>8.0f}" for m in most), flush=True
+            f"{start:>7} to {start + len(rows) - 1:>5} {rate:>8.1f} {cpu:>8.2f} "
+            + " ".join(f"{m:>8.0f}" for m in most),
+            flush=True,
         )
 
 

@@ -45,7 +45,8 @@ def run(
 
     An `LgsrrError` becomes its message on stderr and its exit code, and so does a full disk, wherever it is met; Ctrl-C
     exits with 130; a reader of our output that goes away (`| head`) ends the command quietly. Anything else is a
-    defect, or something that is installed wrongly, and keeps its traceback. Where the machine may be at fault, the last
+    defect, or something that is installed wrongly, and keeps its traceback. What is safe and how to go on follows
+    (`lgsrr.early_end`). Where the machine may be at fault, the last
     line names the doctor. No key is printed.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -56,10 +57,12 @@ def run(
         sys.stdout.flush()
     except LgsrrError as error:
         print(f"error: {without_keys(str(error))}", file=sys.stderr)
+        _print_notes(error)
         code = error.exit_code
         _point_to_the_doctor(prog, error.may_be_the_machine)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; the same command continues where it can", file=sys.stderr)
+        _print_notes(error)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,11 +70,18 @@ def run(
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL:
             print(f"error: {_disk_is_full(error)}", file=sys.stderr)
+            _print_notes(error)
         else:
             print(without_keys(traceback.format_exc()), end="", file=sys.stderr)
         code = 1
         _point_to_the_doctor(prog, True)
     sys.exit(code)
+
+
+def _print_notes(error: BaseException) -> None:
+    """What `lgsrr.early_end` has put to it; a traceback has it already."""
+    for note in getattr(error, "__notes__", ()):
+        print(without_keys(note), file=sys.stderr)
 
 
 def _point_to_the_doctor(prog: str, may_be_the_machine: bool) -> None:

@@ -23,11 +23,14 @@ from rich.console import Console
 
 from lgsrr import cli
 from lgsrr.records import Aspect
+from pipelines.budget_actor import Desk, Message
+from pipelines.calls import Usage
 from pipelines.extraction import Extraction
 from pipelines.inputs import aspects_in, known_aspects
 from pipelines.manifest import manifest_of
 from pipelines.outcomes import Outcome, Receipt, Stage
 from pipelines.plan import Row
+from pipelines.rate_budget import Limits, Wanted
 from pipelines.recording import metrics_of
 from pipelines.report import write_report
 from pipelines.settings import ExtractConfig
@@ -88,6 +91,7 @@ def measure(settings: Settings) -> None:
         )  # fmt: skip
         aspects = an_earlier_run(config, settings.done)
         go_on(config, aspects, rows)
+        limiter(rows)
 
 
 def an_earlier_run(config: ExtractConfig, share: float) -> tuple[Aspect, ...]:
@@ -129,6 +133,23 @@ def go_on(config: ExtractConfig, aspects: tuple[Aspect, ...], rows: int) -> None
     timed("report", lambda: write_report(config, output), rows)
     timed("metrics", lambda: metrics_of(output, []), rows)
     print(f"  at most {_peak_mb():.0f} MB at any moment")
+
+
+def limiter(requests: int) -> None:
+    """What the one budget of the cluster takes for a request, with nobody to wait for: sixteen at a time."""
+    clock = [0.0]
+    desk = Desk(Limits(rpm=10**6, tpm=10**9, concurrency=1000), clock=lambda: clock[0])
+
+    def exchange_all() -> None:
+        settled: list[tuple[int, Usage | None]] = []
+        for first in range(0, requests, 16):
+            clock[0] += 0.016
+            wanted = tuple(Wanted(number, 900, 0.0) for number in range(first, first + 16))
+            reply = desk.exchange(Message(client="a", wanted=wanted, settled=settled))
+            settled = [(number, Usage(input_tokens=900)) for number in range(first, first + len(reply.lease.delays_s))]
+
+    print("the limiter, without the way to it")
+    timed("reserve and settle", exchange_all, requests)
 
 
 def _peak_mb() -> float:

@@ -61,9 +61,10 @@ def connected() -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    ray.init(
+    own = os.environ.get("RAY_ADDRESS", "local") == "local"
+    _start_patiently(
         log_to_driver=False,
-        include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+        include_dashboard=False if own else None,
         logging_level=logging.ERROR,  # its warnings are about Ray's own settings; failures come as exceptions
         configure_logging=True,
     )

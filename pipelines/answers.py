@@ -8,6 +8,7 @@ it by its name alone, there is no index to lose, and a local disk and S3 need no
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 from lgsrr import storage
 from lgsrr.errors import DataError
@@ -15,6 +16,8 @@ from lgsrr.errors import DataError
 from .calls import Answer
 
 FOLDER = "answers"
+LISTINGS = 16
+"""Folders that are listed side by side; a store gives a thousand names at a time."""
 
 
 class AnswerStore:
@@ -42,8 +45,9 @@ class AnswerStore:
             folders = storage.names_in(self._root) if storage.kind(self._root) == "folder" else []
         except DataError:
             return set()
-        names = (name for folder in folders for name in storage.names_in(storage.join(self._root, folder)))
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        with ThreadPoolExecutor(LISTINGS) as threads:
+            listed = threads.map(storage.names_in, [storage.join(self._root, folder) for folder in folders])
+            return {name.removesuffix(".json") for names in listed for name in names if name.endswith(".json")}
 
     def _path(self, fingerprint: str) -> str:
         return storage.join(self._root, fingerprint[:2], f"{fingerprint}.json")

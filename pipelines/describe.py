@@ -43,7 +43,7 @@ class DescribeWork:
     """Fingerprints of its first prompts."""
 
     def to_text(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
 
     @classmethod
     def from_text(cls, text: str) -> DescribeWork:

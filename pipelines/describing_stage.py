@@ -77,28 +77,29 @@ class DescribeStage:
     def plan(self, output: Output, answers: Set[str]) -> StagePlan:
         """Every utterance, under all aspects; one without a clip is work too, which sets it aside."""
         config = self._config
-        finder = ClipFinder(videos=config.videos, beside=config.data)
-        naming = Naming(self._asking.engine)
-        rows = []
-        for u in self._inputs.utterances:
-            clip = finder.find(u)
-            if isinstance(clip, NoClip):
-                mark = fingerprint_of({"no clip": clip.reason})
-                rows.append(Row(id=u.id, fingerprint=mark, work=clip.reason))
-                continue
-            work = self._asking.work(name=u.id, text=u.text, uri=clip.uri, clip=clip.identity, naming=naming)
-            tokens = config.frames * TOKENS_PER_FRAME + len(work.calls) * config.max_new_tokens // 2
-            row = Row(id=u.id, fingerprint=work.fingerprint, work=work.to_text(), calls=work.calls, tokens=tokens)
-            rows.append(row)
         return plan_stage(
             "describe",
-            rows,
+            self._rows(),
             done=output.done("describe"),
             quarantined=output.quarantined("describe"),
             answers=answers,
             retry_quarantined=config.retry_quarantined,
             calls_per_row=1 if config.prompting == "joint" else len(self._asking.aspects),
         )
+
+    def _rows(self) -> Iterator[Row]:
+        config = self._config
+        finder = ClipFinder(videos=config.videos, beside=config.data)
+        naming = Naming(self._asking.engine)
+        for u in self._inputs.utterances:
+            clip = finder.find(u)
+            if isinstance(clip, NoClip):
+                mark = fingerprint_of({"no clip": clip.reason})
+                yield Row(id=u.id, fingerprint=mark, work=clip.reason)
+                continue
+            work = self._asking.work(name=u.id, text=u.text, uri=clip.uri, clip=clip.identity, naming=naming)
+            tokens = config.frames * TOKENS_PER_FRAME + len(work.calls) * config.max_new_tokens // 2
+            yield Row(id=u.id, fingerprint=work.fingerprint, work=work.to_text(), calls=work.calls, tokens=tokens)
 
     def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by decoders and engines."""
@@ -109,7 +110,8 @@ class DescribeStage:
                 yield set_aside(row.id, receipt, "no_clip", row.work)
         if clips:
             steps = self._steps(job)
-            yield from stream([(row.id, row.work) for row in clips], steps, min(ROWS, len(clips)))
+            work = [(row.id, row.work) for row in clips]
+            yield from stream(work, steps, min(ROWS, len(clips)), stopped=job.stop_reason)
 
     def _steps(self, job: Job) -> list[Step]:
         config, board, out = self._config, job.board(), self._config.out

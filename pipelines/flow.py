@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,9 @@ import ray
 
 from .outcomes import Outcome
 
+WAVE_BLOCKS = 50_000
+"""Blocks that Ray is given at once. Each is an object, which costs the driver and the object store kilobytes whatever
+is in it: those of ten million clips would fill both. Between two waves actors start anew: minutes in hours."""
 BATCH = pa.schema([pa.field("id", pa.string()), pa.field("work", pa.string())])
 OUTCOME = "outcome"
 
@@ -49,15 +52,25 @@ def block_rows(rows: int, actors: int, calls: int, *, rows_per_second: float | N
     return max(1, min(32, even, within))
 
 
-def stream(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
+def stream(
+    work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int, *, stopped: Callable[[], object]
+) -> Iterator[Outcome]:
     """Outcomes of all rows, as they come.
 
     Args:
         work: (id of the utterance, its work as text).
         steps: one after the other; the last one's batches have the column `outcome`.
         rows: of a block.
+        stopped: whether the job is ending, and no further wave is begun.
     """
     quiet()
+    of_a_wave = rows * WAVE_BLOCKS
+    for start in range(0, len(work), of_a_wave):
+        if not stopped():
+            yield from _wave(work[start : start + of_a_wave], steps, rows)
+
+
+def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
     tables = [_table(work[start : start + rows]) for start in range(0, len(work), rows)]
     data = ray.data.from_arrow(tables)
     for step in steps:

@@ -8,7 +8,7 @@ same command does nothing twice, and a changed prompt, model, text or clip rerun
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 
 from .outcomes import Stage
 
@@ -83,7 +83,7 @@ class StagePlan:
 
 def plan_stage(
     stage: Stage,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     *,
     done: Mapping[str, str],
     quarantined: Mapping[str, str],
@@ -95,12 +95,14 @@ def plan_stage(
     """Compare today's work with what was done.
 
     Args:
-        rows: all rows of the stage.
+        rows: all rows of the stage, made one by one: of those that are done, only the fingerprint is kept.
         done, quarantined: utterance → fingerprint of the work that was done, or failed, before.
         answers: fingerprints of all answers that are kept.
     """
     pending, set_aside, answered, outdated, have = [], 0, 0, 0, 0
+    wanted: dict[str, str] = {}
     for row in rows:
+        wanted[row.id] = row.fingerprint
         if done.get(row.id) == row.fingerprint:
             have += 1
         elif quarantined.get(row.id) == row.fingerprint and not retry_quarantined:
@@ -113,7 +115,7 @@ def plan_stage(
     return StagePlan(
         stage=stage,
         rows=tuple(pending),
-        wanted={row.id: row.fingerprint for row in rows},
+        wanted=wanted,
         done=have,
         set_aside=set_aside,
         answered=answered,

@@ -101,7 +101,7 @@ def _set_aside(work: RankWork, mark: str, ask: RankAsk, answers: list[Answer], e
 
 def work_to_text(work: RankWork) -> str:
     """One row's work as it travels."""
-    return json.dumps(dataclasses.asdict(work), ensure_ascii=False)
+    return json.dumps({name: getattr(work, name) for name in work.__slots__}, ensure_ascii=False)
 
 
 def work_from_text(text: str) -> RankWork:

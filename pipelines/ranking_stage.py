@@ -17,7 +17,7 @@ from .llm_setup import price_for
 from .outcomes import Outcome
 from .output import Output
 from .plan import Row, StagePlan, plan_stage
-from .rank import RankAsk, rank_request, rank_work
+from .rank import RankAsk, RankWork, rank_request, rank_work
 from .rank_rows import RankRows, work_from_text, work_to_text
 from .settings import ExtractConfig
 
@@ -41,26 +41,27 @@ class RankStage:
         described: Mapping[str, Mapping[str, str]] = output.descriptions() or self._inputs.given
         described = {**described, **dict.fromkeys(coming, dict.fromkeys(self._names, _TO_COME))}
         works = rank_work(self._inputs.utterances, described, self._names, seed=self._config.seed)
+        training = sum(u.split == "train" for u in self._inputs.utterances)
+        return plan_stage(
+            "rank",
+            self._rows(works),
+            done=output.done("rank"),
+            quarantined=output.quarantined("rank"),
+            answers=answers,
+            retry_quarantined=self._config.retry_quarantined,
+            left_out=training - len(works),
+        )
+
+    def _rows(self, works: Iterable[RankWork]) -> Iterator[Row]:
         price = price_for(self._config)
-        rows = []
         for work in works:
             request = rank_request(work, self._ask)
             tokens = request.estimated_tokens()
             cost = price.cost(tokens, 40) if price else 0.0
             mark = request.fingerprint
-            rows.append(
-                Row(id=work.id, fingerprint=mark, work=work_to_text(work), calls=(mark,), tokens=tokens, cost_usd=cost)
+            yield Row(
+                id=work.id, fingerprint=mark, work=work_to_text(work), calls=(mark,), tokens=tokens, cost_usd=cost
             )
-        training = sum(u.split == "train" for u in self._inputs.utterances)
-        return plan_stage(
-            "rank",
-            rows,
-            done=output.done("rank"),
-            quarantined=output.quarantined("rank"),
-            answers=answers,
-            retry_quarantined=self._config.retry_quarantined,
-            left_out=training - len(rows),
-        )
 
     def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by the language model: through batches first where asked for, what they leave live."""
@@ -77,7 +78,7 @@ class RankStage:
         )
         rate = None if config.rpm is None else config.rpm / 60
         rows = block_rows(len(plan.rows), config.callers, step.calls, rows_per_second=rate)
-        return stream([(row.id, row.work) for row in plan.rows], [step], rows)
+        return stream([(row.id, row.work) for row in plan.rows], [step], rows, stopped=job.stop_reason)
 
     def _unwritten_usd(self, plan: StagePlan) -> float:
         """What the plan's rows have cost already, by batches or in a run that was killed; for a budget alone."""

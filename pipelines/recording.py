@@ -21,7 +21,7 @@ from lgsrr import storage
 from lgsrr.blotting import without_keys
 from lgsrr.destination import TrackingConfig
 from lgsrr.errors import LgsrrError
-from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE, RANKINGS_FOLDER
+from lgsrr.extracted import ASPECTS_FILE, DESCRIPTIONS_FOLDER, MANIFEST_FILE, RANKINGS_FOLDER
 from lgsrr.files import atomic_path
 from lgsrr.replay import Replay
 from lgsrr.spool import Status
@@ -163,7 +163,11 @@ def prompts_of(config: ExtractConfig, output: Output, inputs: Inputs) -> Iterato
         text = joint_prompt(said, aspects) if config.prompting == "joint" else separate_prompt(said, aspects[0])
         yield "describe", f"{PROMPT_VERSION}\n\n[{config.frames} frames of the clip]\n{text}\n"
     names = [aspect.name for aspect in aspects]
-    work = rank_work(inputs.utterances, output.descriptions(), names, seed=config.seed)[:1]
+    described = output.done("describe")
+    first = [u for u in inputs.utterances if u.split == "train" and u.label is not None and u.id in described][:1]
+    rows = output.rows(DESCRIPTIONS_FOLDER, [u.id for u in first])
+    texts = {u.id: {row["aspect"]: row["text"] for row in rows} for u in first}
+    work = rank_work(first, texts, names, seed=config.seed)
     if "rank" in config.stage_list and work:
         yield "rank", _prompt(RANK_VERSION, rank_request(work[0], RankAsk(model=config.llm)))
 

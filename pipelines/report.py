@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from lgsrr import storage
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, QUARANTINE_FOLDER, RANKINGS_FOLDER
 from lgsrr.records import SPLITS
@@ -19,7 +22,7 @@ from lgsrr.records import SPLITS
 from .advice import advice
 from .inputs import GIVEN
 from .outcomes import STAGES
-from .output import Output
+from .output import FOLDERS, Output
 from .rank import PositionBias, position_bias
 from .samples import Sample, draw_samples
 from .settings import ExtractConfig
@@ -144,18 +147,23 @@ def facts_of(
 
 def _makers(output: Output) -> dict[str, tuple[str, ...]]:
     folders = {"describe": DESCRIPTIONS_FOLDER, "rank": RANKINGS_FOLDER}
-    found = {stage: output.table(folder, ["model"]).column("model").to_pylist() for stage, folder in folders.items()}
-    return {stage: tuple(sorted(set(models) - {GIVEN})) for stage, models in found.items() if set(models) - {GIVEN}}
+    found = {stage: _models(output, folder) for stage, folder in folders.items()}
+    return {stage: tuple(sorted(models - {GIVEN})) for stage, models in found.items() if models - {GIVEN}}
+
+
+def _models(output: Output, folder: str) -> set[str]:
+    return set(output.table(folder, ["model"]).column("model").unique().to_pylist())
 
 
 def _funnel(output: Output) -> tuple[Step, ...]:
     split_of = {row["id"]: row["split"] for row in output.utterances()}
-    described = {row["id"]: row["model"] for row in output.table(DESCRIPTIONS_FOLDER, ["id", "model"]).to_pylist()}
-    given = [name for name, model in described.items() if model == GIVEN]
+    described = output.ids(DESCRIPTIONS_FOLDER)
+    models = output.table(DESCRIPTIONS_FOLDER, ["id", "model"])
+    given = set(models.filter(pc.equal(models.column("model"), GIVEN)).column("id").to_pylist())
     troubled = output.table(QUARANTINE_FOLDER, ["id", "stage", "reason"]).to_pylist()
     clip_failed = [row["id"] for row in troubled if row["stage"] == "describe" and row["reason"] != "no_clip"]
     looked = any(row["stage"] == "describe" for row in troubled) or len(given) < len(described)
-    ranked = set(output.table(RANKINGS_FOLDER, ["id"]).column("id").to_pylist())
+    ranked = output.ids(RANKINGS_FOLDER)
 
     def step(name: str, ids: Iterable[str], *, splits: Sequence[str] = SPLITS, note: str = "") -> Step:
         counts = Counter(split_of[i] for i in ids if i in split_of)
@@ -203,7 +211,12 @@ def places_of(rankings: Iterable[Sequence[str]], names: Sequence[str]) -> dict[s
 
 def bias_of(rankings: Iterable[Mapping[str, Any]]) -> PositionBias | None:
     """The position bias of those rankings that know the order in which their aspects were shown."""
-    pairs = [(r["shown"], r["aspects"]) for r in rankings if r["shown"] and sorted(r["shown"]) == sorted(r["aspects"])]
+    known: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    pairs = []
+    for r in rankings:
+        if r["shown"] and sorted(r["shown"]) == sorted(r["aspects"]):
+            pair = (tuple(r["shown"]), tuple(r["aspects"]))
+            pairs.append(known.setdefault(pair, pair))  # of millions of rankings few differ
     alike = [pair for pair in pairs if len(pair[0]) == len(pairs[0][0])]
     return position_bias(alike) if alike and len(alike[0][0]) > 1 else None
 
@@ -211,27 +224,31 @@ def bias_of(rankings: Iterable[Mapping[str, Any]]) -> PositionBias | None:
 def spent_of(output: Output) -> tuple[Spent, ...]:
     """What each stage consumed, from the receipts; what failed is counted where it failed."""
     columns = ["attempts", "input_tokens", "output_tokens", "cost_usd", "waited_s"]
-    rows = {
-        "describe": output.table(DESCRIPTIONS_FOLDER, columns).to_pylist(),
-        "rank": output.table(RANKINGS_FOLDER, columns).to_pylist(),
-    }
-    for row in output.table(QUARANTINE_FOLDER, ["stage", *columns]).to_pylist():
-        rows.setdefault(row["stage"], []).append(row)
+    failed = output.table(QUARANTINE_FOLDER, ["stage", *columns])
+    rows = {stage: failed.filter(pc.equal(failed.column("stage"), stage)).select(columns) for stage in STAGES}
+    for stage, folder in FOLDERS.items():
+        rows[stage] = pa.concat_tables([output.table(folder, columns), rows[stage]])
     found = (output.aspects() or {}).get("found", {})
-    spent = [_spent(stage, rows[stage]) for stage in STAGES if rows.get(stage)]
+    spent = [_spent(stage, rows[stage]) for stage in STAGES if len(rows[stage])]
     if found.get("by") == "llm":
         sums = {name: found.get(name, 0) for name in ("input_tokens", "output_tokens", "cost_usd")}
         spent.insert(0, Spent(stage="discover", calls=None, **sums))
     return tuple(spent)
 
 
-def _spent(stage: str, rows: Sequence[Mapping[str, Any]]) -> Spent:
+def _spent(stage: str, rows: pa.Table) -> Spent:
     # all rows that one answer made carry its waiting; the row with its calls is the one that counts
+    called = rows.filter(pc.greater(rows.column("attempts"), 0))
     return Spent(
         stage=stage,
-        calls=sum(row["attempts"] or 0 for row in rows),
-        input_tokens=sum(row["input_tokens"] or 0 for row in rows),
-        output_tokens=sum(row["output_tokens"] or 0 for row in rows),
-        cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
-        waited_s=sum(row["waited_s"] or 0.0 for row in rows if row["attempts"]),
+        calls=_sum(rows, "attempts"),
+        input_tokens=_sum(rows, "input_tokens"),
+        output_tokens=_sum(rows, "output_tokens"),
+        cost_usd=_sum(rows, "cost_usd"),
+        waited_s=_sum(called, "waited_s"),
     )
+
+
+def _sum(rows: pa.Table, column: str) -> Any:
+    """0 where there is nothing to add."""
+    return pc.sum(rows.column(column), min_count=0).as_py()

@@ -11,9 +11,6 @@ import random
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, QUARANTINE_FOLDER, RANKINGS_FOLDER
 from lgsrr.records import SPLITS
 
@@ -55,19 +52,12 @@ class Sample:
 
 def draw_samples(output: Output, *, seed: int, count: int = COUNT) -> tuple[Sample, ...]:
     """The samples of an output, by split; those that were set aside come last."""
-    described = output.table(DESCRIPTIONS_FOLDER)
-    troubled = output.table(QUARANTINE_FOLDER)
     utterances = {row["id"]: row for row in output.utterances()}
-    bad = set(troubled.column("id").to_pylist()) & set(utterances)
-    good = (set(described.column("id").to_pylist()) & set(utterances)) - bad
+    bad = output.ids(QUARANTINE_FOLDER) & set(utterances)
+    good = (output.ids(DESCRIPTIONS_FOLDER) & set(utterances)) - bad
     ids = _drawn(utterances, good or set(utterances) - bad, bad, seed=seed, count=count)
     rows = {
-        folder: _by_id(table, ids)
-        for folder, table in (
-            (DESCRIPTIONS_FOLDER, described),
-            (RANKINGS_FOLDER, output.table(RANKINGS_FOLDER)),
-            (QUARANTINE_FOLDER, troubled),
-        )
+        folder: _by_id(output.rows(folder, ids)) for folder in (DESCRIPTIONS_FOLDER, RANKINGS_FOLDER, QUARANTINE_FOLDER)
     }
     return tuple(_sample(utterances[name], {folder: of.get(name, []) for folder, of in rows.items()}) for name in ids)
 
@@ -87,10 +77,9 @@ def _drawn(
     return [*(name for names in by_split for name in names if name in chosen), *aside]
 
 
-def _by_id(table: pa.Table, ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    kept = table.filter(pc.is_in(table.column("id"), pa.array(ids, pa.string())))
+def _by_id(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in kept.to_pylist():
+    for row in rows:
         found.setdefault(row["id"], []).append(row)
     return found
 

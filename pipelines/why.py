@@ -49,7 +49,7 @@ def story(output: Output, name: str) -> Iterator[str]:
 
 
 def _rows(output: Output, folder: str, name: str) -> list[dict[str, Any]]:
-    return [row for row in output.table(folder).to_pylist() if row["id"] == name]
+    return output.rows(folder, [name])
 
 
 def _receipt(row: Mapping[str, Any]) -> Iterator[str]:

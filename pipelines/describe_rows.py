@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from lgsrr import storage
 from lgsrr.errors import ClipError, LgsrrError
 
 from .answers import AnswerStore
@@ -46,6 +48,7 @@ class DecodeRows:
     def __init__(self, out: str, frames: int, max_side: int | None, board: JobBoard) -> None:
         self._decoder = Decoder(frames, max_side=max_side)
         self._answers, self._board = AnswerStore(out), board
+        board.check_output()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = [self._one(DescribeWork.from_text(text)) for text in batch.column("work").to_pylist()]
@@ -58,10 +61,24 @@ class DecodeRows:
         try:
             row["pixels"], row["clip"] = decoded_to_columns(self._decoder.decode(work.uri))
         except ClipError as error:
+            if self._is_elsewhere(work.uri):
+                self._board.stop(_no_clips_here(work.uri))
             row["problem"] = str(error)
         except LgsrrError as error:  # no clip can be decoded here
             self._board.stop(str(error))
         return row
+
+    @staticmethod
+    def _is_elsewhere(uri: str) -> bool:
+        """Whether the folder of a clip, which the driver has listed, is not there on this node."""
+        return not storage.is_uri(uri) and not os.path.isdir(os.path.dirname(uri))
+
+
+def _no_clips_here(uri: str) -> str:
+    return (
+        f"{os.path.dirname(uri)}: the node {socket.gethostname()} does not see that folder of clips, which the driver "
+        "does. Put the clips where all nodes see them, an s3:// prefix or a mounted folder, and name it with --videos"
+    )
 
 
 class DescribeRows:
@@ -73,6 +90,7 @@ class DescribeRows:
         self._asking = asking
         self._decoder: Decoder | None = None
         self._describer: Describer | None = None
+        board.check_output()
         try:
             self._describer = self._loop.run(self._start(out, setup))
         except (LgsrrError, ImportError) as error:  # the next actor would fare no better
@@ -104,7 +122,7 @@ class DescribeRows:
 
     async def _one(self, work: DescribeWork, pixels: Any, clip: str | None, problem: str | None) -> Outcome:
         stopped = Outcome(id=work.id, stage="describe", status="stopped")
-        if problem is not None:
+        if problem is not None and not await asyncio.to_thread(self._board.stop_reason):
             return self._given_up(work, "decoder" if "the decoder" in problem else "clip", problem)
         if self._describer is None or await asyncio.to_thread(self._board.stop_reason) is not None:
             return stopped

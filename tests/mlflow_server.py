@@ -46,6 +46,16 @@ class MlflowServer:
             time.sleep(0.1)
         raise TimeoutError(f"mlflow server does not answer; see {self.folder / 'server.log'}")
 
+    def pause(self) -> None:
+        """Let it neither answer nor hang up, as an overloaded machine does."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on where `pause` came."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill it and its workers as a power cut would."""
         if self._process is not None:

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -38,6 +37,7 @@ class Nodes:
 
         self._folder = tempfile.mkdtemp(prefix="nodes-", dir="/tmp")  # short: sockets lie below it
         self._cluster = Cluster(shutdown_at_exit=True)
+        self._came: list[Any] = []
         with mock.patch("ray._private.utils.write_ray_address"):  # it would lead every `ray.init()` of this user here
             self.head = self._start(num_cpus=0, include_dashboard=False, temp_dir=self._folder, _system_config=_HEALTH)
 
@@ -49,7 +49,7 @@ class Nodes:
     @property
     def workers(self) -> list[Any]:
         """Nodes but the head, in the order in which they came."""
-        return sorted(self._cluster.worker_nodes, key=lambda node: str(node.address_info["node_id"]))
+        return [node for node in self._came if node in self._cluster.worker_nodes]
 
     def add(self, *, env: Mapping[str, str] | None = None, hidden: Sequence[Path] = (), cpus: int = NODE_CPUS) -> Any:
         """A node more; returns once the cluster knows it."""
@@ -57,7 +57,8 @@ class Nodes:
         def add() -> Any:
             return self._start(num_cpus=cpus, env_vars=dict(env or {}))
 
-        return _with_own_disk(hidden, add) if hidden else add()
+        self._came.append(_with_own_disk(hidden, add) if hidden else add())
+        return self._came[-1]
 
     def _start(self, **settings: Any) -> Any:
         """A node; where it does not come up, what was started of it is killed."""
@@ -65,8 +66,11 @@ class Nodes:
 
         before = descendants(os.getpid())
         try:
-            with mock.patch("ray._private.services.get_node", _patiently(services.get_node)):
-                return self._cluster.add_node(**settings, **_agents())
+            with (
+                mock.patch("ray._private.services.get_node", _patiently(services.get_node)),
+                mock.patch("ray._private.utils.set_sigterm_handler"),  # can be set in the main thread alone
+            ):
+                return self._cluster.add_node(**settings)
         except BaseException:
             kill(descendants(os.getpid()) - before)
             raise
@@ -121,15 +125,6 @@ def _patiently(get_node: Callable[..., T], timeout_s: float = 120.0) -> Callable
             time.sleep(0.1)
 
     return get
-
-
-def _agents() -> dict[str, int]:
-    """Ports of a node's agents. Where they are given, a node is there without waiting until its agents are, which takes
-    seconds of imports, and more than the 15 that Ray allows on a machine with a lot to do."""
-    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        return {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
 
 
 @contextlib.contextmanager

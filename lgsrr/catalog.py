@@ -53,8 +53,10 @@ def load_dataset(dataset: str, data: str | None, *, require: tuple[Split, ...] =
 
     Raises DataError where the data are not what they should be, ConfigError where `dataset` and `data` do not fit.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", dataset):
-        raise ConfigError(f"dataset is {shown(dataset)}; expected a name of letters, digits, '_', '.' and '-'.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", dataset):
+        raise ConfigError(
+            f"dataset is {shown(dataset)}; expected a name of letters, digits, '_', '.' and '-', 60 of them at most."
+        )
     return check(_read(dataset, data, bool(require)), require)
 
 

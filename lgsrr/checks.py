@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lgsrr import aspects
 from lgsrr.errors import DataError
-from lgsrr.records import SPLITS, Aspect, Dataset, Split, Utterance
+from lgsrr.records import SPLITS, Aspect, Dataset, DescribedBy, Split, Utterance
 from lgsrr.tables import did_you_mean, shown
 
 _USUAL_SPLITS: dict[str, Split] = {
@@ -74,6 +74,7 @@ class Draft:
     """Where the descriptions were looked for; for messages."""
     quarantine: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Utterance id → why extraction gave up on it."""
+    described_by: DescribedBy | None = None
 
 
 def check(draft: Draft, require: tuple[Split, ...] = SPLITS) -> Dataset:
@@ -100,7 +101,14 @@ def check(draft: Draft, require: tuple[Split, ...] = SPLITS) -> Dataset:
         )
         for row in draft.said
     )
-    return Dataset(name=draft.name, source=draft.source, labels=labels, aspects=draft.aspects, utterances=utterances)
+    return Dataset(
+        name=draft.name,
+        source=draft.source,
+        labels=labels,
+        aspects=draft.aspects,
+        utterances=utterances,
+        described_by=draft.described_by,
+    )
 
 
 def parse_split(place: str, value: str | None) -> Split:

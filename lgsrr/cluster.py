@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from lgsrr.errors import ConfigError
+from lgsrr.errors import MachineError
 
 _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its warning about a default that will change
@@ -21,6 +21,33 @@ _QUIET = {
     "RAY_DISABLE_RECORD_USAGE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+@contextlib.contextmanager
+def local_cluster() -> Iterator[str]:
+    """A Ray on this machine for several commands, which find it by the address in their RAY_ADDRESS; to start and stop
+    one for each takes ten seconds a command on two cores. It goes when the block ends, and with this process."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    _start_patiently(
+        address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR,
+        configure_logging=True,
+    )  # fmt: skip
+    try:
+        yield str(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def _start_patiently(**settings: Any) -> None:
+    """Ray gives its node half a minute to come up, which others at work on the machine may take from it: once more."""
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        if "timed out" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**settings)
 
 
 @contextlib.contextmanager
@@ -68,11 +95,11 @@ def settle_gpu(gpu: bool | None, workers: int) -> bool:
     """Whether workers take GPUs.
 
     Raises:
-        ConfigError: GPUs are asked for and the cluster has too few.
+        MachineError: GPUs are asked for and the cluster has too few.
     """
     have = int(ray.cluster_resources().get("GPU", 0))
     if gpu and have < workers:
-        raise ConfigError(
+        raise MachineError(
             f"{workers} workers ask for a GPU each, but the cluster has {have}; "
             "use fewer --workers, add GPU nodes, or leave out --gpu to train on CPUs"
         )
@@ -83,13 +110,13 @@ def settle_cpus(cpus: int | None, workers: int) -> int:
     """CPUs of each worker: as asked, else an even share of a node's.
 
     Raises:
-        ConfigError: the cluster cannot hold so many workers.
+        MachineError: the cluster cannot hold so many workers.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in _nodes()]
     share = cpus or max(1, min((n for n in nodes if n), default=1) // math.ceil(workers / len(nodes)))
     room = sum(n // share for n in nodes)
     if room < workers:
-        raise ConfigError(
+        raise MachineError(
             f"{workers} workers with {share} CPUs each do not fit: the cluster's nodes have {nodes} CPUs; "
             "use fewer --workers or --cpus-per-worker"
         )

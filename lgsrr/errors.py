@@ -11,6 +11,8 @@ class LgsrrError(Exception):
     """Base of every error that is the input's or the surroundings' fault, not ours."""
 
     exit_code = 1
+    may_be_the_machine = False
+    """Whether the surroundings may be at fault: then a command points to `python -m lgsrr.doctor`."""
 
 
 class DataError(LgsrrError):
@@ -23,20 +25,40 @@ class ConfigError(LgsrrError, ValueError):
     exit_code = 2
 
 
+class StorageError(DataError):
+    """A disk or a store does not do what it should: no permission, no room, no credentials, no network."""
+
+    may_be_the_machine = True
+
+
+class MachineError(ConfigError):
+    """A setting asks for what is not here: a key, a GPU, so many CPUs."""
+
+    may_be_the_machine = True
+
+
 class EncoderError(LgsrrError):
     """A text encoder cannot be had or is of a kind that is not supported."""
+
+    may_be_the_machine = True
 
 
 class ModelError(LgsrrError):
     """A saved model or checkpoint is missing, truncated, or made for other data."""
 
+    may_be_the_machine = True
+
 
 class TrainingError(LgsrrError):
     """Training cannot go on: names the epoch, the step and the utterances."""
 
+    may_be_the_machine = True
+
 
 class TrackingError(LgsrrError):
     """The tracking server or a run that was named cannot be had."""
+
+    may_be_the_machine = True
 
 
 class ClipError(LgsrrError, ValueError):
@@ -49,3 +71,5 @@ class PromptError(LgsrrError, ValueError):
 
 class CanaryError(LgsrrError):
     """A video model does not speak: names what it said and the versions that it runs on."""
+
+    may_be_the_machine = True

@@ -21,7 +21,7 @@ import pyarrow as pa
 from lgsrr import storage
 from lgsrr.checks import Described, Draft, Ranked, Said, if_known, needed, parse_split
 from lgsrr.errors import DataError
-from lgsrr.records import Aspect
+from lgsrr.records import Aspect, DescribedBy
 from lgsrr.tables import Columns, Row, parquet_table, parse_table, read_table, shown, text_column
 
 UTTERANCES_FILE = "utterances.parquet"
@@ -86,17 +86,19 @@ def read_extracted(dataset: str, data: str, *, labels: tuple[str, ...] | None = 
     """
     descriptions = [row for part in _parts(data, DESCRIPTIONS_FOLDER, ("id", "aspect", "text")) for row in part]
     rankings = list(_rankings(data))
+    aspects = _aspects(storage.join(data, ASPECTS_FILE), expected=bool(descriptions or rankings))
     return Draft(
         name=dataset,
         source=data,
         said=_utterances(storage.join(data, UTTERANCES_FILE)),
         labels=labels,
-        aspects=_aspects(storage.join(data, ASPECTS_FILE), expected=bool(descriptions or rankings)),
+        aspects=aspects,
         descriptions=[_described(row) for row in descriptions],
         rankings=rankings,
         partial=True,
         descriptions_at=storage.join(data, DESCRIPTIONS_FOLDER),
         quarantine=_quarantine(data),
+        described_by=_described_by(storage.join(data, MANIFEST_FILE), aspects),
     )
 
 
@@ -143,6 +145,21 @@ def _rankings(data: str) -> Iterator[Ranked]:
 def _quarantine(data: str) -> dict[str, str]:
     rows = (row.values for part in _parts(data, QUARANTINE_FOLDER, ("id", "stage", "reason")) for row in part)
     return {values["id"]: f"{values['stage']}: {values['reason']}" for values in rows if values["id"]}
+
+
+def _described_by(path: str, aspects: tuple[Aspect, ...]) -> DescribedBy | None:
+    """From the settings of the last run that described; None where the manifest names none: it is there for people
+    too, and training needs nothing of it."""
+    content = storage.read_if_there(path)
+    if content is None:
+        return None
+    try:
+        runs = [run for run in json.loads(content)["runs"] if run["stages"].get("describe") and "settings" in run]
+        settings = next((run for run in reversed(runs) if run["stages"]["describe"]["done"]), runs[-1])["settings"]
+        names = ("engine", "model", "prompting", "frames", "max_side", "max_new_tokens")
+        return DescribedBy(aspects=aspects, **{name: settings[name] for name in names})
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
 
 
 def _aspects(path: str, *, expected: bool) -> tuple[Aspect, ...]:

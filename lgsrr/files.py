@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -46,6 +48,21 @@ def _flush(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+_ODD = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def plain_name(text: str, most: int = 60) -> str:
+    """The name of a file or folder for a text that anybody wrote: letters, digits, `.`, `_`, `-`, at most so many.
+
+    A text that is such a name already stays as it is; any other gets a hash of itself, so that two never share one.
+    """
+    plain = _ODD.sub("-", text).lstrip(".-")[:most]
+    if plain == text and text:
+        return text
+    mark = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{plain[: most - 9].rstrip('.-') or 'x'}-{mark}"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -223,6 +223,8 @@ def _fetch(mlflow: Any, destination: str, model: Any, cache: Path) -> Path:
     here = _local_path(model.artifact_location)
     if here is not None and (here / "MLmodel").exists():
         return here
+    if not _MODEL_ID.fullmatch(model.model_id):
+        raise ModelError(f"the server calls the model {model.model_id!r}, which is no id of MLflow's")
     copy: Path = cache / model.model_id
     if not copy.exists():
         with atomic_path(copy) as temporary, patience(UPLOAD_TIMEOUT_S):

@@ -133,29 +133,45 @@ def load_encoder(
     if dropout is not None:
         config = dataclasses.replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     encoder = PackedBert(config, pooling, trainable_layers)
-    encoder.load_state_dict(packed_state(_pretrained_state(folder), encoder.config.num_hidden_layers))
+    try:
+        encoder.load_state_dict(packed_state(_pretrained_state(folder), config.num_hidden_layers))
+    except KeyError as error:
+        raise EncoderError(f"the weights in {folder} lack {error}, which its config.json wants of a BERT") from None
+    except RuntimeError as error:  # torch names every tensor whose shape is another
+        raise EncoderError(f"the weights in {folder} do not fit its config.json: {error}") from error
     return encoder
 
 
 def _pretrained_state(folder: Path) -> dict[str, Tensor]:
-    from transformers import BertModel
-    from transformers.utils import logging
+    """A checkpoint's tensors by the names that they have in a `BertModel`, in float32.
 
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its table of unused pooler weights
+    As transformers reads them, but without its import, which costs every worker and every trial seconds: a model that
+    was saved with a head has `bert.` before its names, and one from TensorFlow's time calls LayerNorm's γ and β so.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = {}
     try:
-        model, report = BertModel.from_pretrained(
-            folder, add_pooling_layer=False, use_safetensors=True, local_files_only=True,
-            dtype=torch.float32, output_loading_info=True,
-        )  # fmt: skip
-    except Exception as error:  # safetensors, json and transformers each have their own
+        for file in _weight_files(folder):
+            state |= load_file(file)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise EncoderError(f"the weights of the encoder in {folder} cannot be read: {error}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    if report["missing_keys"]:
-        raise EncoderError(f"the weights in {folder} lack {sorted(report['missing_keys'])[:3]} and others of a BERT")
-    return dict(model.state_dict())
+    endings = {".gamma": ".weight", ".beta": ".bias"}
+    found = {}
+    for name, value in state.items():
+        stem, dot, ending = name.removeprefix("bert.").rpartition(".")
+        found[stem + endings.get(dot + ending, dot + ending)] = value.float()
+    return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """One file, or the parts that an index names."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        return [whole]
+    weights: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return [folder / name for name in sorted(set(weights.values()))]
 
 
 def packed_state(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:

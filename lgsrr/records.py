@@ -1,4 +1,4 @@
-"""The typed records that the parts hand to each other: `Aspect`, `Utterance`, `Dataset`.
+"""The typed records that the parts hand to each other: `Aspect`, `DescribedBy`, `Utterance`, `Dataset`.
 
 A `Dataset` that exists has been checked (by `lgsrr.catalog`): ids are unique, labels are known, every utterance has as
 many descriptions as there are aspects, and a ranking is a permutation of the aspects. Nothing downstream checks again.
@@ -30,6 +30,26 @@ class Aspect:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedBy:
+    """Who described the clips of a dataset, and how it was asked: all that it takes to ask the same of a new clip."""
+
+    engine: str
+    """As extraction names it: vllm, transformers, remote, scripted."""
+    model: str
+    """Of the video model: a folder, a name on the hub, or a server's name for it."""
+    aspects: tuple[Aspect, ...]
+    """All that were asked for, in the order in which they were; a model may use the first of them alone."""
+    prompting: str = "joint"
+    """All aspects in one prompt, or `separate`: one prompt each."""
+    frames: int = 16
+    """Frames of a clip that the video model looks at."""
+    max_side: int | None = None
+    """Longest side to which they were scaled down, pixels."""
+    max_new_tokens: int = 512
+    """Longest answer, tokens."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
     """One utterance, with what was seen while it was said."""
 
@@ -57,6 +77,8 @@ class Dataset:
     labels: tuple[str, ...]
     aspects: tuple[Aspect, ...]
     utterances: tuple[Utterance, ...]
+    described_by: DescribedBy | None = None
+    """None where it is not known, as of a table that came with its descriptions."""
 
     def split(self, name: Split) -> tuple[Utterance, ...]:
         """The utterances of one split, in the order of their table."""

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from lgsrr.config import TrainConfig
-from lgsrr.files import atomic_path, write_json
+from lgsrr.files import atomic_path, plain_name, write_json
 from lgsrr.saved_model import ModelCard
 
 RESULT = "result.json"
@@ -102,7 +102,7 @@ class RunFolder:
 
 def choose_run_folder(runs: Path, config: TrainConfig, fingerprint: str) -> RunFolder:
     """The folder of this very run; with `again`, one that is not finished: the same command goes on with that one."""
-    encoder = Path(config.encoder).name.lower()
+    encoder = plain_name(Path(config.encoder).name.lower(), 40)
     name = f"{config.dataset}-{encoder}-k{config.k}-seed{config.seed}-{fingerprint}"
     folder = RunFolder(runs / "train" / name)
     attempt = 1

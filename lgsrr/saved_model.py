@@ -25,6 +25,7 @@ from lgsrr.features import Lengths
 from lgsrr.files import atomic_path, write_json
 from lgsrr.model import LGSRR, RELATIONS, Inconsistency, Relation, SemanticRelations
 from lgsrr.pretrained import TOKENIZER_FILES
+from lgsrr.records import Aspect, DescribedBy
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -57,6 +58,8 @@ class ModelCard:
     """The run's `TrainConfig.numbers()`."""
     scores: dict[str, float]
     """Of the best epoch on dev and of the test split, by name."""
+    described_by: DescribedBy | None = None
+    """Who described the clips that it was trained on; None where it is not known."""
     format: int = FORMAT
 
 
@@ -119,6 +122,9 @@ def read_card(folder: Path) -> ModelCard:
             raise ModelError(f"{path} has relations {raw['relations']!r}; this version of lgsrr knows {known}")
         raw["lengths"], raw["encoder"] = Lengths(**raw["lengths"]), EncoderConfig(**raw["encoder"])
         raw["labels"], raw["aspects"] = tuple(raw["labels"]), tuple(raw["aspects"])
+        if described := raw.get("described_by"):
+            asked = tuple(Aspect(**aspect) for aspect in described["aspects"])
+            raw["described_by"] = DescribedBy(**{**described, "aspects": asked})
         return ModelCard(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, ModelError):

@@ -3,7 +3,8 @@
 Tables are megabytes, so a file is read in one piece and parsed from memory: simpler than a stream, at the price of the
 file's size in memory. What is written is there whole or not at all: renamed into place on a disk, one put on a store.
 fsspec (and s3fs) is loaded only when a URI is met; a store that throttles or hangs up is asked again. Every failure of
-the surroundings (missing, not permitted, disk full, no credentials, no network) becomes one `DataError` with the path.
+the surroundings (missing, not permitted, disk full, no credentials, no network) becomes one `DataError` with the path;
+all but "missing" are a `StorageError`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from lgsrr.errors import DataError
+from lgsrr.errors import DataError, StorageError
 from lgsrr.files import atomic_path
 
 T = TypeVar("T")
@@ -137,13 +138,19 @@ def remove_folder(path: str) -> None:
 
 
 def fetch_folder(path: str, to: Path) -> None:
-    """Copy all files of a folder, and of those in it, to a folder of this machine."""
+    """Copy all files of a folder, and of those in it, to a folder of this machine.
+
+    Raises DataError where a name leads out of it: a store takes `../` for a name like any other.
+    """
     with _explained(path):
         files, key = _remote(path)
-        found = [str(name) for name in _patiently(lambda: files.find(key))]
-        contents = _patiently(lambda: files.cat(found))
-        for name in found:
-            target = to / posixpath.relpath(name, key)
+        found = {str(name): posixpath.relpath(name, key) for name in _patiently(lambda: files.find(key))}
+    if strange := [name for name in found if ".." in name.split("/")]:
+        raise DataError(f"{path}: the name {strange[0]!r} leads out of the folder; nothing is copied from there")
+    with _explained(path):
+        contents = _patiently(lambda: files.cat(list(found)))
+        for name, relative in found.items():
+            target = to / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bytes(contents[name] if isinstance(contents, dict) else contents))
 
@@ -182,14 +189,14 @@ def _explained(path: str, done: str = "read") -> Iterator[None]:
         raise DataError(f"{path}: no such file or folder. Check the name, and that all tables are there.") from None
     except PermissionError as error:
         what = "read it" if done == "read" else f"have it {done}"
-        raise DataError(f"{error.filename or path}: no permission to {what}. {_how_to_permit(path)}") from None
+        raise StorageError(f"{error.filename or path}: no permission to {what}. {_how_to_permit(path)}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be {done}: {error.strerror or error}.{_room(error)}") from error
+        raise StorageError(f"{path}: cannot be {done}: {error.strerror or error}.{_room(error)}") from error
     except Exception as error:
         if not is_uri(path):
             raise
         what = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: the store cannot be reached ({what}). {_how_to_permit(path)}") from error
+        raise StorageError(f"{path}: the store cannot be reached ({what}). {_how_to_permit(path)}") from error
 
 
 def _room(error: OSError) -> str:

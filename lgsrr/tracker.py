@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lgsrr.blotting import without_keys
 from lgsrr.destination import TrackingConfig, run_url, spool_folder, ui_hint, without_password
 from lgsrr.provenance import pinned_requirements, standard_tags
 from lgsrr.records import SPLITS, Dataset
@@ -61,7 +62,7 @@ def describe(data: Dataset) -> DataRef:
     profile |= {"labels": len(data.labels), "aspects": len(data.aspects)}
     columns = ["id", "text", "split", "label", *(aspect.name for aspect in data.aspects)]
     schema = dict.fromkeys(columns, "string")
-    return DataRef(name=data.name, digest=data.digest, source=data.source, schema=schema, profile=profile)
+    return DataRef(name=data.name, digest=data.digest, source=without_keys(data.source), schema=schema, profile=profile)
 
 
 class Tracker:
@@ -115,8 +116,8 @@ class Tracker:
             name=name,
             parent_run_id=parent_run_id,
             parent_run_key=None if parent_run_key is None else check_run_key(parent_run_key),
-            params={key: str(value) for key, value in (params or {}).items()},
-            tags=standard_tags() | known | dict(tags or {}),
+            params={key: without_keys(str(value)) for key, value in (params or {}).items()},
+            tags=_blotted(standard_tags() | known | dict(tags or {})),
             data=data,
             time_ms=self._now_ms(),
         )
@@ -136,7 +137,7 @@ class Tracker:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Tags that became known after the start; the last value wins."""
-        self._append(Tags(values=dict(values)))
+        self._append(Tags(values=_blotted(values)))
 
     def artifact(self, path: Path, artifact_path: str | None = None) -> None:
         """Keep a file or folder with the run, in the folder `artifact_path` of its artifacts.
@@ -206,6 +207,10 @@ class Tracker:
                 if isinstance(event, Metrics):
                     written.update((event.step, key) for key in event.values)
         return written
+
+
+def _blotted(values: Mapping[str, str]) -> dict[str, str]:
+    return {key: without_keys(value) for key, value in values.items()}
 
 
 def mlflow_sink(destination: str) -> Sink:

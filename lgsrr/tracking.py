@@ -20,6 +20,7 @@ from typing import Any
 
 from lgsrr.cli import run
 from lgsrr.destination import UPLOAD_TIMEOUT_S, patience, prepare_environment, sqlite_path, turn, without_password
+from lgsrr.files import plain_name
 from lgsrr.logged_models import copy_scores_to_models, log_model
 from lgsrr.registry import register_version
 from lgsrr.replay import ReplayCommand, replay_command
@@ -33,6 +34,7 @@ _PLAIN = {
     "Connection refused": "nothing listens there: the connection was refused",
     "timed out": "it takes longer to answer than MLFLOW_HTTP_REQUEST_TIMEOUT allows",
     "Failed to resolve": "there is no host of that name",
+    "Invalid Host header": "it refuses the name it is called by (403, Invalid Host header): --allowed-hosts lacks it",
 }
 """What MLflow says in 300 characters, said in a few words."""
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_STATE"})
@@ -157,7 +159,7 @@ def _new_experiment(client: Any, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     path = sqlite_path(client.tracking_uri)
-    location = None if path is None else str(path.parent / "artifacts" / name)
+    location = None if path is None else str(path.parent / "artifacts" / plain_name(name))
     kind = {"mlflow.experimentKind": "custom_model_development"}  # or its UI opens on pages for language models
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=kind))

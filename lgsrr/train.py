@@ -23,6 +23,7 @@ from lgsrr import cli, storage
 from lgsrr.catalog import load_dataset
 from lgsrr.config import TrainConfig, recipe
 from lgsrr.destination import TrackingConfig
+from lgsrr.early_end import Helps, accounted
 from lgsrr.errors import TrainingError
 from lgsrr.features import Features, Lengths, cache_folder, check_ranked, featurise
 from lgsrr.model import learns_importance
@@ -35,6 +36,13 @@ from lgsrr.saved_model import ModelCard
 from lgsrr.tracker import Delivery, Tracker, describe
 
 PROG = "python -m lgsrr.train"
+HELPS: Helps = (
+    (r"memory|\boom\b", "a smaller --batch-size, or fewer --trainable-layers"),
+    ("not finite", "a smaller --lr, or --bias-correction"),
+    ("no space|disk|quota", "--runs on a disk with room"),
+    ("store|s3://", "--storage on a store that all nodes reach"),
+    ("more often than", "a larger --max-failures, where nodes come and go"),
+)
 EXAMPLE = f"{PROG} --dataset mintrec2 --data ../LGSRR/data --lr 1e-4 --epochs 5 --seed 0"
 
 
@@ -118,6 +126,7 @@ def model_card(config: TrainConfig, dataset: Dataset, encoder: Path) -> ModelCar
         batch_size=config.batch_size,
         settings=config.numbers(),
         scores={},
+        described_by=dataset.described_by,
     )
 
 
@@ -168,14 +177,22 @@ def _run(
             ),
         )
         _say(console, config, features, folder, use_gpu, cpus)
-        with TrainingProgress(config.epochs, console) as progress, Watcher(board, progress, tracker) as watcher:
+        with (
+            TrainingProgress(config.epochs, console) as progress,
+            Watcher(board, progress, tracker) as watcher,
+            accounted(
+                lambda: f"{watcher.epochs_ended()} of {config.epochs} epochs, in {folder.storage(config)}",
+                lambda seconds: f"{seconds / 60:.1f} minutes of {config.workers} worker{'s' * (config.workers > 1)}",
+                HELPS,
+            ),
+        ):
             try:
                 with ctrl_c_interrupts():
                     result = trainer.fit()
             except ray.train.TrainingFailedError as error:
                 raise TrainingError(watcher.failure() or _why(error)) from error
-        if failure := watcher.failure():
-            raise TrainingError(failure)
+            if failure := watcher.failure():
+                raise TrainingError(failure)
         with result.checkpoint.as_directory() as checkpoint:
             folder.take(Path(checkpoint))
 
@@ -207,6 +224,7 @@ class Watcher:
     def __init__(self, board: Any, progress: Any, tracker: Tracker) -> None:
         self._board, self._progress, self._tracker = board, progress, tracker
         self._failure: str | None = None
+        self._epochs: set[int] = set()
         self._stop = threading.Event()
         self._taking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watcher")
@@ -223,6 +241,11 @@ class Watcher:
         """What a worker gave up for; None where none did."""
         self._take()
         return self._failure
+
+    def epochs_ended(self) -> int:
+        """Epochs that are kept, those of earlier commands among them."""
+        self._take()
+        return len(self._epochs)
 
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
@@ -248,6 +271,7 @@ class Watcher:
             self._failure = value
 
     def _metrics(self, figures: dict[str, float]) -> None:
+        self._epochs.add(int(figures["epoch"]))
         values = {name: value for name, value in figures.items() if name not in ("epoch", "time_ms")}
         self._tracker.metrics(values, step=int(figures["epoch"]), time_ms=int(figures["time_ms"]))
 

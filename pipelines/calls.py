@@ -175,6 +175,8 @@ class Stopped(Exception):  # noqa: N818  (it is no error: the job is being ended
 class ExtractionError(LgsrrError):
     """Extraction cannot go on: says why, what is safe and the command that continues."""
 
+    may_be_the_machine = True
+
 
 class LlmClient(Protocol):
     """The bare call: no retries, no waiting, no storing."""

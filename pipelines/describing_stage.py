@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ROWS = 4
 """Clips of a block: their frames lie in memory together."""
+IN_THE_ACTOR = ("vllm", "transformers")
+"""Engines that hold the model themselves, on the actor's GPUs where there are any."""
 TOKENS_PER_FRAME = 100
 """For estimates alone."""
 
@@ -40,7 +42,7 @@ def engine_config(config: ExtractConfig) -> EngineConfig:
     """The engine that the settings ask for. Raises ConfigError where its model is a path, and there is no folder."""
     model = model_folder(config.model)
     is_path = config.model.startswith(("/", "./", "../", "~"))
-    if config.engine == "vllm" and is_path and not Path(config.model).expanduser().is_dir():
+    if config.engine in IN_THE_ACTOR and is_path and not Path(config.model).expanduser().is_dir():
         raise ConfigError(f"model is {config.model!r}, and there is no such folder; expected a folder or a hub's name")
     return EngineConfig(
         engine=config.engine,
@@ -138,7 +140,7 @@ class DescribeStage:
 
         config = self._config
         have = ray.cluster_resources().get("GPU", 0.0)
-        if config.engine != "vllm":
+        if config.engine not in IN_THE_ACTOR:
             return 0.0
         if config.gpus_per_engine is None:
             return 1.0 if have else 0.0

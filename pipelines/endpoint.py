@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from lgsrr.errors import ConfigError
+from lgsrr.blotting import hold
+from lgsrr.errors import ConfigError, MachineError
 
 OPENAI_URL = "https://api.openai.com/v1"
 SchemaMode = Literal["json_schema", "json_object", "none"]
@@ -63,15 +64,16 @@ class Endpoint:
         return f"the file {self.key_file}" if self.key_file else f"${self.key_variable}"
 
     def key(self) -> str:
-        """The key. Raises ConfigError where there is none and one is needed."""
+        """The key, which is from here on blotted out. Raises MachineError where there is none and one is needed."""
         key = self._key_as_given()
         if not key and not self.is_local:
-            raise ConfigError(
+            raise MachineError(
                 f"No key for {self.url}: {self.key_source} is not set or empty. Set the environment variable "
                 f"{self.key_variable} (on every node of the cluster), or name a file that holds the key."
             )
         if not key.isascii() or any(letter.isspace() for letter in key):
-            raise ConfigError(f"{self.key_source} holds blanks or letters that no key has; expected one key alone.")
+            raise MachineError(f"{self.key_source} holds blanks or letters that no key has; expected one key alone.")
+        hold(key)
         return key or "none"
 
     def _key_as_given(self) -> str:
@@ -81,4 +83,4 @@ class Endpoint:
             return Path(self.key_file).expanduser().read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ConfigError(f"The key file {self.key_file} cannot be read: {reason}.") from None
+            raise MachineError(f"The key file {self.key_file} cannot be read: {reason}.") from None

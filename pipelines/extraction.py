@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from lgsrr import storage
+from lgsrr.early_end import command_line
 from lgsrr.errors import LgsrrError
 from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE
 from lgsrr.records import Aspect
@@ -26,7 +27,7 @@ from .answers import AnswerStore
 from .calls import ExtractionError, Json, Request
 from .export import check_aspects, check_export, export_released, summary
 from .inputs import Inputs, aspects_in, given_outcome, known_aspects, read_inputs
-from .job import Job, command_line, early_end, stage_of
+from .job import Job, early_end, stage_of
 from .lease import leased
 from .manifest import StageReport, manifest_of
 from .outcomes import Outcome, Stage

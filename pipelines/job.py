@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
 
+from lgsrr.early_end import Helps, account
 from lgsrr.records import Aspect
 
 from . import discover
@@ -26,6 +25,16 @@ from .settings import ExtractConfig
 from .stopping import stopping
 
 _RAYS_WORDS = "\n\nThe above exception was the direct cause of the following exception:"
+
+
+HELPS: Helps = (
+    ("budget", "a larger --budget-usd"),
+    (r"\b429\b|rate limit|quota", "a smaller --rpm and --tpm, or --batch"),
+    (r"\bkey\b|\b401\b|\b403\b", "--key-file, or OPENAI_API_KEY where the calls are made"),
+    (r"memory|\boom\b", "a smaller --clips-in-flight, or fewer --frames"),
+    ("no space|disk", "--out on a disk with room"),
+    ("reached|refused|timed out|connect", "--base-url or --model-url, if the address is another one"),
+)
 
 
 class Job:
@@ -129,14 +138,5 @@ def stage_of(stage: Stage) -> Any:
 
 def early_end(stage: Stage, reason: str, safe: str, cost_usd: float, in_all_usd: float) -> str:
     """What somebody has to know whose job has ended early."""
-    return (
-        f"{stage} ended early: {reason}\n"
-        f"  safe       {safe}\n"
-        f"  cost       ${cost_usd:.4f} in this stage, ${in_all_usd:.4f} on receipts in all\n"
-        f"  continue   {command_line()}"
-    )
-
-
-def command_line() -> str:
-    """The command that was given, to be given again."""
-    return shlex.join(["python", *sys.argv])
+    cost = f"${cost_usd:.4f} in this stage, ${in_all_usd:.4f} on receipts in all"
+    return f"{stage} ended early: {reason}\n" + account(safe=safe, cost=cost, reason=reason, helps=HELPS)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lgsrr.blotting import without_keys
 from lgsrr.provenance import package_versions
 
-from .blotting import without_keys
 from .calls import Json, Usage, fingerprint_of
 from .outcomes import Stage
 from .output import FOLDERS, Output

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lgsrr import storage
+from lgsrr.blotting import without_keys
 from lgsrr.destination import TrackingConfig
 from lgsrr.errors import LgsrrError
 from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE, RANKINGS_FOLDER
@@ -27,7 +28,6 @@ from lgsrr.spool import Status
 from lgsrr.tracker import Tracker, describe
 
 from . import discover
-from .blotting import without_keys
 from .calls import Request
 from .describe_prompts import PROMPT_VERSION, joint_prompt, separate_prompt
 from .inputs import Inputs, aspects_in

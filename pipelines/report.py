@@ -74,6 +74,8 @@ class Facts:
     """Seconds since 1970, UTC."""
     ended_early: str | None
     """Why the last run did not come to its end; None where it did."""
+    makers: Mapping[str, tuple[str, ...]]
+    """Stage → the models that made its rows, by their receipts."""
     funnel: tuple[Step, ...]
     failures: tuple[Failure, ...]
     """Most frequent first."""
@@ -126,6 +128,7 @@ def facts_of(
         out=output.out,
         made_at=time.time() if now is None else now,
         ended_early=ended_early,
+        makers=_makers(output),
         funnel=_funnel(output),
         failures=_failures(output),
         aspects=aspects,
@@ -137,6 +140,12 @@ def facts_of(
         samples=samples,
         pictures=pictures_of(samples, videos=config.videos, data=config.data),
     )
+
+
+def _makers(output: Output) -> dict[str, tuple[str, ...]]:
+    folders = {"describe": DESCRIPTIONS_FOLDER, "rank": RANKINGS_FOLDER}
+    found = {stage: output.table(folder, ["model"]).column("model").to_pylist() for stage, folder in folders.items()}
+    return {stage: tuple(sorted(set(models) - {GIVEN})) for stage, models in found.items() if set(models) - {GIVEN}}
 
 
 def _funnel(output: Output) -> tuple[Step, ...]:

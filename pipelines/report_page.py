@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from lgsrr.blotting import without_keys
 from lgsrr.records import SPLITS
 
-from .blotting import without_keys
 from .markup import Child, Html, joined, legend, page, stacked_bar, table, tag
 from .rank import PositionBias
 from .report import Facts, Failure
@@ -21,6 +21,11 @@ from .report_style import STYLE
 from .sample_card import sample_card
 from .thumbnails import Pictures
 
+_STAND_INS = {
+    "stand-in": ", which answers by rules in place of a language model and is none",
+    "scripted": ", which says rules' words in place of a video model and is none",
+}
+"""What makes rows and is no model."""
 _FEW = 30
 """Rankings below which nothing is said of a bias."""
 _SHADES = 6
@@ -75,12 +80,27 @@ def _introduction(facts: Facts) -> Html:
         "model learns from both. This page shows what came of it.",
         class_="lead",
     )
+    said = joined(said, _makers(facts))
     where = tag("p", "Output: ", tag("code", facts.out), f" · written {made}", class_="quiet")
     if facts.ended_early is None:
         return joined(said, where)
     return joined(
         said, where, tag("p", "The last run ended early: ", without_keys(facts.ended_early), class_="warning")
     )
+
+
+def _makers(facts: Facts) -> Html | None:
+    """By whom descriptions and rankings are; what is no model is called by its name."""
+    words = {"describe": "Described by ", "rank": "Ranked by "}
+    if not facts.makers:
+        return None
+    parts: list[Child] = []
+    for stage, models in facts.makers.items():
+        parts += [words[stage]]
+        for place, model in enumerate(models):
+            parts += [", " if place else "", tag("b", model), _STAND_INS.get(model, "")]
+        parts.append(". ")
+    return tag("p", *parts)
 
 
 def _tiles(facts: Facts) -> Html:

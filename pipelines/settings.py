@@ -9,7 +9,7 @@ from lgsrr.errors import ConfigError
 
 from .outcomes import STAGES, Stage
 
-EngineName = Literal["vllm", "remote", "scripted"]
+EngineName = Literal["vllm", "transformers", "remote", "scripted"]
 Prompting = Literal["joint", "separate"]
 
 
@@ -40,7 +40,8 @@ class ExtractConfig:
     """Utterances in each of discovery's subsets."""
 
     engine: EngineName = "vllm"
-    """What describes: `vllm` in the actor, `remote` (an OpenAI-compatible server that takes frames), `scripted`."""
+    """What describes: `vllm` in the actor, `transformers` there (VideoLLaMA2 alone, where vLLM cannot be installed),
+    `remote` (an OpenAI-compatible server that takes frames), `scripted`."""
     model: str = "DAMO-NLP-SG/VideoLLaMA2-7B-16F"
     """The video model: a folder, a name on the hub, or the remote server's name for it."""
     model_url: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -86,11 +87,32 @@ def runs(tmp_path: Path, empty_runs: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture(scope="session")
-def tracked(cache: Path, tiny_bert: Path, empty_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A finished run in `<runs>/train/<name>`, recorded in `<runs>/mlflow.db`; Ray is started for it where none is."""
+def tracked(
+    cache: Path, tiny_bert: Path, empty_runs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trained]:
+    """A finished run in `<runs>/train/<name>`, recorded in `<runs>/mlflow.db`; Ray is started for it where none is.
+
+    All tests read it and none writes to it, or the order of the tests would matter: see `tracked_copy`.
+    """
     from lgsrr.train import train
 
     with pytest.MonkeyPatch.context() as patched:
         patched.delenv("MLFLOW_TRACKING_URI", raising=False)
         runs = Path(shutil.copytree(empty_runs, tmp_path_factory.mktemp("tracked") / "runs"))
-        return train(tiny_config(tiny_bert, runs))
+        trained = train(tiny_config(tiny_bert, runs))
+    before = _contents(runs)
+    yield trained
+    assert _contents(runs) == before, "a test has written to the runs that all tests share; `tracked_copy` is for that"
+
+
+def _contents(runs: Path) -> dict[str, str]:
+    """What a runs folder holds: digests of its files by name, locks left out."""
+    files = (path for path in runs.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(runs)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def tracked_copy(tracked: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the runs folder of `tracked`, database and all, for a test that writes to it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path(shutil.copytree(tracked.folder.parent.parent, tmp_path / "tracked-copy"))

@@ -1,4 +1,4 @@
-"""A real `mlflow server` of the tests' own, which can be killed and started again, and a server that never answers."""
+"""A real server of the tests' own, by mlflow/serve.sh, which is killed and started again; and one that is silent."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.tiny import ROOT
+
 
 class MlflowServer:
-    """`mlflow server` on a free loopback port, its database and artifacts under `folder`. Not started yet."""
+    """`mlflow/serve.sh` on a free loopback port, its database and artifacts under `folder`. Not started yet.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        settings: of serve.sh, which come on top.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
+        self._settings = settings
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -29,13 +36,17 @@ class MlflowServer:
         """Start it where it does not run, and wait until it answers."""
         if self._process is not None:
             return
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = {
+            **os.environ,
+            "PYTHON": sys.executable,
+            "LGSRR_MLFLOW_PORT": str(self.port),
+            "LGSRR_MLFLOW_STATE": str(self.folder),
+            "LGSRR_MLFLOW_DATABASE": f"sqlite:///{self.folder / 'server.db'}",
+            **self._settings,
+        }
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, env=environment, cwd=self.folder
+                [ROOT / "mlflow" / "serve.sh"], stdout=log, stderr=log, start_new_session=True, env=environment
             )
         self._wait_until_it_answers(time.monotonic() + timeout_s)
 
@@ -45,6 +56,12 @@ class MlflowServer:
                 return
             time.sleep(0.1)
         raise TimeoutError(f"mlflow server does not answer; see {self.folder / 'server.log'}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process that all others of the server come from."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
 
     def pause(self) -> None:
         """Let it neither answer nor hang up, as an overloaded machine does."""

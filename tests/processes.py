@@ -69,6 +69,14 @@ def training_workers(pid: int) -> list[Process]:
     return [process for process in descendants(pid) if process.title().startswith("ray::RayTrainWorker")]
 
 
+def trial_processes(pid: int) -> list[Process]:
+    """The processes in which Ray Tune runs trials on the cluster that process `pid` has started.
+
+    Tune calls its actors so, whatever the name of the function that they run.
+    """
+    return [process for process in descendants(pid) if process.title().startswith("ray::ImplicitFunc")]
+
+
 def kill(processes: Iterable[Process]) -> None:
     """Kill what is left of some processes."""
     for process in processes:

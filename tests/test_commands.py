@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from lgsrr.config import TrainConfig, iemocap_da, mintrec2, recipe, sample
 from lgsrr.errors import ConfigError
 from tests.tiny import command, flags, unboxed
 
-COMMANDS = ("train", "evaluate", "predict", "catalog")
+COMMANDS = ("train", "evaluate", "predict", "catalog", "doctor")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -120,3 +122,36 @@ def test_what_does_not_change_the_numbers_does_not_change_the_runs_name() -> Non
     changes: list[dict[str, Any]] = [{"seed": 1}, {"k": 1}, {"limit": 1}, {"trainable_layers": 1}]
     others = [dataclasses.replace(config, **change) for change in changes]
     assert len({c.fingerprint("d") for c in (config, *others)} | {config.fingerprint("e")}) == 6
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_message_wherever_it_is_met(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "not yet" / "model.json"
+
+    def train(given: TrainConfig) -> Any:
+        raise OSError(code, os.strerror(code), str(missing))
+
+    monkeypatch.setattr(train_command, "train", train)
+    with pytest.raises(SystemExit) as ended:
+        train_command.main(["--dataset", "sample"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith(f"error: the disk is full ({missing}: {os.strerror(code)}; ")
+    assert "make room" in said
+
+
+def test_any_other_error_of_the_system_is_a_defect_and_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(given: TrainConfig) -> Any:
+        raise OSError(errno.EBADF, "bad file")
+
+    monkeypatch.setattr(train_command, "train", train)
+    with pytest.raises(SystemExit) as ended:
+        train_command.main(["--dataset", "sample"])
+    assert ended.value.code == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "bad file" in printed

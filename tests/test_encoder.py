@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,6 +15,7 @@ from lgsrr import kernels
 from lgsrr.encoder import EncoderConfig, PackedBert, Pooling, pack
 from lgsrr.errors import EncoderError
 from lgsrr.pretrained import encoder_folder, load_encoder, packed_state
+from tests.tiny import write_tiny_bert
 
 TINY = EncoderConfig(
     vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
@@ -192,4 +195,36 @@ def test_truncated_encoder_weights_are_refused(tmp_path_factory: pytest.TempPath
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     (folder / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:100_000])
     with pytest.raises(EncoderError, match="cannot be read"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("kind", ["with a head", "in parts", "with TensorFlow's names", "in half precision"])
+def test_a_checkpoint_is_read_as_transformers_reads_it(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+
+    folder = tmp_path_factory.mktemp("encoder")
+    model = BertForMaskedLM(BertConfig(**{k: getattr(TINY, k) for k in TINY.__dataclass_fields__}))
+    saved = model.bert if kind == "in half precision" else model
+    saved = saved.half() if kind == "in half precision" else saved
+    saved.save_pretrained(folder, max_shard_size="30KB" if kind == "in parts" else "1GB")
+    assert (folder / "model.safetensors").is_file() is (kind != "in parts")
+    if kind == "with TensorFlow's names":
+        state = load_file(folder / "model.safetensors")
+        names = {name: name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta") for name in state}
+        save_file({names[n]: v for n, v in state.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    theirs = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
+    expected = packed_state(dict(theirs.state_dict()), TINY.num_hidden_layers)
+    found = load_encoder(folder).state_dict()
+    assert {name for name in expected if not torch.equal(found[name], expected[name])} == set()
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = write_tiny_bert(tmp_path_factory.mktemp("encoder"))
+    shape = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(shape | {"num_hidden_layers": 3}))
+    with pytest.raises(EncoderError, match=r"lack 'encoder\.layer\.2\."):
+        load_encoder(folder)
+    (folder / "config.json").write_text(json.dumps(shape | {"intermediate_size": 48}))
+    with pytest.raises(EncoderError, match=r"(?s)do not fit its config\.json: .*size mismatch"):
         load_encoder(folder)

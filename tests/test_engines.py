@@ -263,7 +263,7 @@ def test_a_folders_revision_follows_its_files_and_not_its_place(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"engine": "tensorrt"}, "expected one of vllm, remote, scripted"),
+        ({"engine": "tensorrt"}, "expected one of vllm, transformers, remote, scripted"),
         ({"frames": 0}, "frames is 0"),
         ({"temperature": -1}, "temperature is -1"),
         ({"send": "fax"}, "expected one of frames, video"),

@@ -75,6 +75,21 @@ def test_nothing_loads_a_pickle() -> None:
                 assert "weights_only=True" in ast.unparse(call), path
 
 
+def test_nothing_runs_what_it_reads() -> None:
+    """No shell, no eval, no YAML that makes objects, no code that comes along with a model."""
+    forbidden = {"eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}
+    forbidden |= {"marshal.loads", "shelve.open", "subprocess.getoutput", "subprocess.getstatusoutput"}
+    switches = {"shell", "allow_pickle", "trust_remote_code", "weights_only"}
+    for path in sources():
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            assert ast.unparse(call.func) not in forbidden, f"{path}:{call.lineno}"
+            for keyword in call.keywords:
+                if keyword.arg in switches and isinstance(keyword.value, ast.Constant):
+                    assert keyword.value.value is (keyword.arg == "weights_only"), f"{path}:{call.lineno}"
+
+
 def test_the_folder_mlflow_does_not_shadow_the_package() -> None:
     program = "import mlflow, pathlib; print(pathlib.Path(mlflow.__file__).parent.parent.name)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -16,7 +16,8 @@ from lgsrr.tracking import connect
 from tests.mlflow_server import MlflowServer
 from tests.tiny import ROOT
 
-PROCESSES, RUNS_OF_EACH, STEPS = 4, 8, 3
+PROCESSES, RUNS_OF_EACH, STEPS = 2, 16, 3
+"""Most of a writer's time is its start, that is, the import of MLflow."""
 
 WRITE = """
 import sys
@@ -27,7 +28,7 @@ write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 
 
 def write(runs: Path, uri: str, process: int) -> None:
-    """What one of several programs does: a search and seven of its seeds, all at once."""
+    """What one of several programs does: a search and its seeds, all at once."""
     trackers = [Tracker(runs, TrackingConfig(uri=uri), f"run-{process}-{n}") for n in range(RUNS_OF_EACH)]
     with ThreadPoolExecutor(RUNS_OF_EACH) as pool:
         list(pool.map(lambda n: record(trackers[n], process, n), range(RUNS_OF_EACH)))
@@ -58,6 +59,12 @@ def check(uri: str) -> None:
 
 
 def write_from_all(runs: Path, uri: str) -> None:
+    run_writers(runs, uri)
+    send_the_rest(runs, uri)
+
+
+def run_writers(runs: Path, uri: str) -> None:
+    """All programs at once, each with its runs."""
     commands = [[sys.executable, "-c", WRITE, str(runs), uri, str(n)] for n in range(PROCESSES)]
     running = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for command in commands
@@ -65,7 +72,11 @@ def write_from_all(runs: Path, uri: str) -> None:
     for process in running:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output.decode()
-    replay = Replay(runs, TrackingConfig(uri=uri))  # what a server could not take in time, as the next command sends it
+
+
+def send_the_rest(runs: Path, uri: str) -> None:
+    """What a server could not take in time, as the next command sends it."""
+    replay = Replay(runs, TrackingConfig(uri=uri))
     assert replay.close(timeout_s=200) == 0, replay.trouble
 
 

@@ -34,6 +34,23 @@ def register(runs: Path, folder: Path, key: str, alias: str | None) -> None:
     assert tracker.close(timeout_s=60).pending == 0
 
 
+@pytest.fixture(scope="module")
+def with_candidate(tracked: Trained, empty_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with one version, the candidate: made once, and copied for each test."""
+    folder = Path(shutil.copytree(empty_runs, tmp_path_factory.mktemp("candidate") / "runs"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        register(folder, RunFolder(tracked.folder).model, "one", CANDIDATE)
+    return folder
+
+
+@pytest.fixture
+def one(with_candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of the test's own, in which the first version is the candidate."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path(shutil.copytree(with_candidate, tmp_path / "runs"))
+
+
 def changed(model: Path, to: Path, **fields: object) -> Path:
     """The same model with other words on its card."""
     shutil.copytree(model, to)
@@ -59,24 +76,22 @@ def champion(runs: Path) -> str | None:
 
 
 @pytest.mark.slow
-def test_the_candidate_becomes_the_champion_that_predict_uses(model: Path, runs: Path, tmp_path: Path) -> None:
-    register(runs, model, "one", CANDIDATE)
-    version, printed = promoted(runs, candidate=True)
+def test_the_candidate_becomes_the_champion_that_predict_uses(model: Path, one: Path, tmp_path: Path) -> None:
+    version, printed = promoted(one, candidate=True)
     assert version is not None
-    assert champion(runs) == version.version == "1"
+    assert champion(one) == version.version == "1"
     assert "no champion" in printed
     asked = ["--text", "nice job"]
     for aspect in ("Speakers' Actions", "Facial Expressions", "Interaction with Others"):
         asked += ["--description", f"{aspect}=She waves."]
-    done = command("predict", "--model", f"models:/{NAME}@{CHAMPION}", "--runs", str(runs), *asked, cwd=tmp_path)
+    done = command("predict", "--model", f"models:/{NAME}@{CHAMPION}", "--runs", str(one), *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"]
 
 
-def test_promoting_the_champion_again_says_so_and_changes_nothing(model: Path, runs: Path) -> None:
-    register(runs, model, "one", CANDIDATE)
-    promoted(runs, candidate=True)
-    _, printed = promoted(runs, version=1)
+def test_promoting_the_champion_again_says_so_and_changes_nothing(model: Path, one: Path) -> None:
+    promoted(one, candidate=True)
+    _, printed = promoted(one, version=1)
     assert "is the champion already" in printed
 
 
@@ -89,29 +104,26 @@ def test_an_alias_that_a_person_sets_in_the_ui_is_followed(model: Path, runs: Pa
     assert json.loads((found / "model.json").read_text())["batch_size"] == 31
 
 
-def test_the_list_shows_versions_aliases_and_scores(model: Path, runs: Path) -> None:
-    register(runs, model, "one", CANDIDATE)
-    _, printed = promoted(runs)
+def test_the_list_shows_versions_aliases_and_scores(model: Path, one: Path) -> None:
+    _, printed = promoted(one)
     assert f"{NAME} 1" in printed
     assert CANDIDATE in printed
     assert "41.2 ± 0.8" in printed
 
 
-def test_the_numbers_before_and_after_are_shown(model: Path, runs: Path, tmp_path: Path) -> None:
-    register(runs, model, "one", CANDIDATE)
-    promoted(runs, candidate=True)
-    register(runs, changed(model, tmp_path / "other", batch_size=31), "two", CANDIDATE)
-    connect(f"sqlite:///{runs / 'mlflow.db'}").set_model_version_tag(NAME, "2", "dev_f1_mean", "0.987")
-    _, printed = promoted(runs, candidate=True)
+def test_the_numbers_before_and_after_are_shown(model: Path, one: Path, tmp_path: Path) -> None:
+    promoted(one, candidate=True)
+    register(one, changed(model, tmp_path / "other", batch_size=31), "two", CANDIDATE)
+    connect(f"sqlite:///{one / 'mlflow.db'}").set_model_version_tag(NAME, "2", "dev_f1_mean", "0.987")
+    _, printed = promoted(one, candidate=True)
     assert "41.2 ± 0.8" in printed
     assert "98.7 ± 0.8" in printed
-    assert champion(runs) == "2"
+    assert champion(one) == "2"
 
 
-def test_a_tag_that_a_person_wrote_into_does_not_break_the_list(model: Path, runs: Path) -> None:
-    register(runs, model, "one", CANDIDATE)
-    connect(f"sqlite:///{runs / 'mlflow.db'}").set_model_version_tag(NAME, "1", "dev_f1_mean", "about 45")
-    assert f"{NAME} 1" in promoted(runs)[1]
+def test_a_tag_that_a_person_wrote_into_does_not_break_the_list(model: Path, one: Path) -> None:
+    connect(f"sqlite:///{one / 'mlflow.db'}").set_model_version_tag(NAME, "1", "dev_f1_mean", "about 45")
+    assert f"{NAME} 1" in promoted(one)[1]
 
 
 def test_a_model_of_another_dataset_is_refused_where_there_is_no_champion_yet(
@@ -127,22 +139,21 @@ def test_a_model_of_another_dataset_is_refused_where_there_is_no_champion_yet(
     ("fields", "words"), [({"data_digest": "0" * 64}, "other data"), ({"labels": ["a"]}, "other labels")]
 )
 def test_a_model_of_other_data_or_labels_is_refused_unless_told_to(
-    model: Path, runs: Path, tmp_path: Path, fields: dict[str, object], words: str
+    model: Path, one: Path, tmp_path: Path, fields: dict[str, object], words: str
 ) -> None:
-    register(runs, model, "one", CANDIDATE)
-    promoted(runs, candidate=True)
-    register(runs, changed(model, tmp_path / "other", **fields), "two", CANDIDATE)
+    promoted(one, candidate=True)
+    register(one, changed(model, tmp_path / "other", **fields), "two", CANDIDATE)
     with pytest.raises(ModelError, match=words) as caught:
-        promoted(runs, candidate=True)
+        promoted(one, candidate=True)
     assert "--other-data" in str(caught.value)
-    assert champion(runs) == "1"
-    promoted(runs, candidate=True, other_data=True)
-    assert champion(runs) == "2"
+    assert champion(one) == "1"
+    promoted(one, candidate=True, other_data=True)
+    assert champion(one) == "2"
 
 
-def test_the_model_of_a_run_becomes_a_version_and_the_champion(tracked: Trained) -> None:
+def test_the_model_of_a_run_becomes_a_version_and_the_champion(tracked: Trained, tracked_copy: Path) -> None:
     assert tracked.delivery is not None
-    runs = tracked.folder.parent.parent
+    runs = tracked_copy
     version, _ = promoted(runs, run=tracked.delivery.run_id)
     assert version is not None
     assert version.run_id == tracked.delivery.run_id
@@ -187,14 +198,13 @@ def test_two_ways_to_say_what_are_refused() -> None:
         dataclasses.replace(PromoteConfig(), candidate=True)
 
 
-def test_a_run_that_is_refused_does_not_become_a_version(model: Path, runs: Path, tmp_path: Path) -> None:
-    register(runs, model, "one", CANDIDATE)
-    promoted(runs, candidate=True)
-    tracker = Tracker(runs, TrackingConfig(), "two")
+def test_a_run_that_is_refused_does_not_become_a_version(model: Path, one: Path, tmp_path: Path) -> None:
+    promoted(one, candidate=True)
+    tracker = Tracker(one, TrackingConfig(), "two")
     tracker.start(dataset="sample", name="two")
     tracker.model(changed(model, tmp_path / "other", data_digest="0" * 64))
     tracker.finish()
     run_id = tracker.close(timeout_s=60).run_id
     with pytest.raises(ModelError, match="other data"):
-        promoted(runs, run=run_id)
-    assert [v.version for v in versions(connect(f"sqlite:///{runs / 'mlflow.db'}"), NAME)] == ["1"]
+        promoted(one, run=run_id)
+    assert [v.version for v in versions(connect(f"sqlite:///{one / 'mlflow.db'}"), NAME)] == ["1"]

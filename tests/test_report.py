@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from lgsrr import storage
+from lgsrr.blotting import without_keys
 from lgsrr.errors import DataError
 from lgsrr.extracted import RANKINGS_FOLDER
-from pipelines.blotting import without_keys
+from pipelines.inputs import GIVEN
 from pipelines.markup import escaped, joined, tag
+from pipelines.outcomes import Outcome
 from pipelines.output import Output
 from pipelines.rank import PositionBias, position_bias
 from pipelines.report import (
@@ -31,7 +33,16 @@ from pipelines.settings import ExtractConfig
 from pipelines.thumbnails import pictures_of
 from tests.clip_files import text_as
 from tests.clips import moving_square, write_clip
-from tests.extracted_outputs import ASPECTS, EVIL, described, set_aside, utterances, write_evil_output, write_output
+from tests.extracted_outputs import (
+    ASPECTS,
+    EVIL,
+    described,
+    receipt,
+    set_aside,
+    utterances,
+    write_evil_output,
+    write_output,
+)
 
 
 class Seen(HTMLParser):
@@ -93,6 +104,21 @@ def test_the_funnel_counts_each_step_by_split(facts: Facts) -> None:
         "described": {"train": 19, "dev": 9, "test": 9},
         "ranked": {"train": 19},
     }
+
+
+def test_the_page_says_who_described_and_ranked_and_calls_a_stand_in_by_its_name(tmp_path: Path) -> None:
+    output = Output(str(tmp_path))
+    output.write_utterances(utterances(4))
+    output.commit([described("u0", model="small"), described("u1", model="scripted"), described("u2", model=GIVEN)])
+    order = Outcome(
+        id="u0", stage="rank", status="done", receipts=(receipt("r", model="stand-in"),), aspects=ASPECTS, shown=ASPECTS
+    )
+    output.commit([order])
+    facts = facts_of(ExtractConfig(dataset="d", out=str(tmp_path)), output)
+    assert facts.makers == {"describe": ("scripted", "small"), "rank": ("stand-in",)}
+    words = " ".join(" ".join(Seen(report_page(facts).decode()).words).split())
+    assert "Described by scripted , which says rules' words in place of a video model and is none, small ." in words
+    assert "Ranked by stand-in , which answers by rules in place of a language model and is none." in words
 
 
 def test_descriptions_that_came_with_the_data_need_no_clip(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lgsrr.errors import ClipError, ConfigError, DataError
 from lgsrr.records import SPLITS
 from pipelines import sample
 from pipelines.drawn_clips import wordings
-from pipelines.drawn_clips.clip import encode, render
+from pipelines.drawn_clips.clip import encode, render, write_clip
 from pipelines.drawn_clips.intents import LABELS, PAIRS
 from pipelines.drawn_clips.scene import ACTIONS, EXPRESSIONS, INTERACTIONS, PLACES, any_scene, draw_scene, fits
 from pipelines.sample import SampleConfig, draw_sample, write_sample
@@ -174,13 +174,13 @@ def test_a_full_disk_is_said_and_the_same_command_draws_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = SampleConfig(out=tmp_path / "s", utterances=36, seed=7)
-    real, written = sample.write_clip, []
+    written: list[Path] = []
 
     def until_full(scene: Any, path: Path) -> None:
         if len(written) >= 10:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         written.append(path)
-        real(scene, path)
+        write_clip(scene, path)
 
     monkeypatch.setattr(sample, "write_clip", until_full)
     with pytest.raises(DataError, match=r"No space left.*same command goes on"):
@@ -191,7 +191,7 @@ def test_a_full_disk_is_said_and_the_same_command_draws_the_rest(
 
     def draw(scene: Any, path: Path) -> None:
         rest.append(path)
-        real(scene, path)
+        write_clip(scene, path)
 
     monkeypatch.setattr(sample, "write_clip", draw)
     write_sample(config)
@@ -225,4 +225,4 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_pyav_without_the_encoder_is_named(small: Path) -> None:
     with pytest.raises(ClipError, match=r"cannot encode H\.264 by libx999.*pip install"):
-        encode(np.zeros((2, 112, 112, 3), dtype=np.uint8), codec="libx999")
+        encode(np.zeros((2, 112, 112, 3), dtype=np.uint8), codec="libx999")  # type: ignore[arg-type]

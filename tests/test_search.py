@@ -7,20 +7,26 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from lgsrr.destination import TrackingConfig
 from lgsrr.errors import ConfigError, LgsrrError, TrainingError
+from lgsrr.replay import Replay
 from lgsrr.saved_model import read_card
 from lgsrr.sender import MemorySink
 from lgsrr.spool import Artifact, Metrics, ModelRegistered, ModelSaved, Tags
 from lgsrr.spool import journals as journals_in
 from lgsrr.tracking import connect
 from tests.conftest import tracked_in_memory
-from tests.processes import descendants, kill, wait_until
+from tests.processes import Process, descendants, kill, trial_processes, wait_until
 from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, start, table
 from tune.answer import print_answer
 from tune.explain import explain
@@ -40,11 +46,50 @@ class Search:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ray_cluster: None, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+def cluster(cache: Path) -> Iterator[Cluster]:
+    """A Ray of one node with four CPUs, to which a test may add nodes."""
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(cluster: Cluster) -> Iterator[None]:
+    """Takes the place of that of `conftest`, which cannot grow."""
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def space_of(folder: Path, *rates: float) -> str:
+    path = folder / "space.json"
+    path.write_text(json.dumps({"lr": {"choices": list(rates)}}))
+    return str(path)
+
+
+TOO_HIGH = 1e30
+"""A learning rate that ends in a loss that is not finite."""
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A space of which the first draw at random is one that fails."""
+    path = tmp_path_factory.mktemp("space") / "space.json"
+    rates = {"choices": [3e-3, 1e-3, TOO_HIGH, 1e-2]}
+    path.write_text(json.dumps({"lr": rates, "rank_weight": {"log": [0.03, 3.0]}, "k": {"choices": [1, 2, 3]}}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: None, tiny_bert: Path, space: str, tmp_path_factory: pytest.TempPathFactory) -> Search:
     with tracked_in_memory() as memory:
-        config = search_config(tiny_bert, tmp_path_factory.mktemp("searched") / "runs")
+        config = search_config(tiny_bert, tmp_path_factory.mktemp("searched") / "runs", space=space)
         answer, printed = searched(config)
     return Search(config, answer, printed, memory)
+
+
+def failed_trials(config: SearchConfig) -> list[dict[str, Any]]:
+    return [row for row in table(config) if row["state"] == "failed"]
 
 
 def search_key(memory: MemorySink) -> str:
@@ -83,8 +128,13 @@ def test_search_configuration_and_seed_are_nested_runs_that_all_end(undisturbed:
     assert {started[key].parent_run_key for key in trials} == {top}
     assert {started[key].parent_run_key for key in seeds} == trials
     assert len(seeds) == len(ended_seeds(undisturbed.config))
-    assert set(runs_ended(undisturbed.memory).values()) == {"FINISHED"}
-    assert runs_ended(undisturbed.memory).keys() == started.keys()
+    ended = runs_ended(undisturbed.memory)
+    assert ended.keys() == started.keys()
+    (failed,) = failed_trials(undisturbed.config)
+    assert {key for key, status in ended.items() if status == "FAILED"} == {
+        f"{top}-{failed['id']}", f"{top}-{failed['id']}-s0",
+    }  # fmt: skip
+    assert set(ended.values()) == {"FINISHED", "FAILED"}
 
 
 @slow
@@ -152,39 +202,56 @@ def same_table(ours: SearchConfig, theirs: SearchConfig) -> None:
 
 
 @slow
-def test_a_trial_whose_process_is_killed_is_begun_again_and_the_table_is_the_same(
-    undisturbed: Search, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+def test_a_killed_process_a_lost_node_and_another_order_change_nothing_in_the_table(
+    undisturbed: Search, cluster: Cluster, space: str, tiny_bert: Path, tmp_path: Path, sink: MemorySink
 ) -> None:
-    config = search_config(tiny_bert, tmp_path / "runs")
+    config = search_config(tiny_bert, tmp_path / "runs", space=space, at_once=1)
+    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    (first,) = nodes
+    taken = Holder.options(scheduling_strategy=NodeAffinitySchedulingStrategy(first, soft=False)).remote()  # type: ignore[attr-defined]
+    ray.get(taken.ready.remote())  # from here on trials run on the second node alone
+    killed: list[Process] = []
+    lost: list[Process] = []
 
-    def kill_two() -> None:
-        for count in (1, 4):
-            wait_until(lambda count=count: len(ended_seeds(config)) >= count, 180, f"{count} seeds")  # type: ignore[misc]
-            kill([p for p in descendants(os.getpid()) if "train_seed" in p.title()][:1])
+    def seeds(count: int) -> None:
+        wait_until(lambda: len(ended_seeds(config)) >= count, 300, f"{count} seeds")
 
-    killer = threading.Thread(target=kill_two)
-    killer.start()
+    def disturb() -> None:
+        seeds(1)
+        killed.extend(trial_processes(os.getpid()))
+        kill(killed)
+        seeds(4)
+        lost.extend(trial_processes(os.getpid()))
+        ray.kill(taken)
+        cluster.remove_node(second, allow_graceful=False)
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
     searched(config)
-    killer.join()
+    disturber.join()
+    assert killed, "no trial ran that could be killed"
+    assert lost, "no trial ran on the node that was lost"
+    assert not [process for process in killed + lost if process.is_alive()]
     same_table(config, undisturbed.config)
 
 
-@slow
-def test_results_of_another_order_and_other_machines_give_the_same_table(
-    undisturbed: Search, tiny_bert: Path, tmp_path: Path, sink: MemorySink
-) -> None:
-    config = search_config(tiny_bert, tmp_path / "runs", at_once=1)
-    searched(config)
-    same_table(config, undisturbed.config)
+@ray.remote(num_cpus=4)
+class Holder:
+    """Holds the CPUs of a node."""
+
+    def ready(self) -> bool:
+        return True
 
 
 @slow
 def test_a_driver_killed_twice_goes_on_to_the_same_table_trains_no_seed_twice_and_is_recorded_once(
-    undisturbed: Search, tiny_bert: Path, runs: Path, tmp_path: Path
+    undisturbed: Search, space: str, tiny_bert: Path, runs: Path, tmp_path: Path
 ) -> None:
-    config, log = search_config(tiny_bert, runs), tmp_path / "log"
+    config, log = search_config(tiny_bert, runs, space=space), tmp_path / "log"
     kept: dict[str, dict[str, Any]] = {}
-    for count in (1, 5):
+    for count in (1, 7):  # among the first seeds, and among the second
         driver = start(config, log)
         try:
             wait_until(lambda n=count, d=driver: len(ended_seeds(config)) >= n or d.poll() is not None, 240, "seeds")  # type: ignore[misc]
@@ -210,7 +277,9 @@ def test_a_driver_killed_twice_goes_on_to_the_same_table_trains_no_seed_twice_an
         if run.info.run_name.startswith("seed")
     }
     assert len(recorded) == 1 + 6 + len(ended_seeds(config))
-    assert {run.info.status for run in recorded} == {"FINISHED"}
+    failed = {run.info.run_name for run in recorded if run.info.status == "FAILED"}
+    assert len(failed) == 2, "the configuration that fails, and its seed"
+    assert {run.info.status for run in recorded} == {"FINISHED", "FAILED"}
     for name, result in ended_seeds(config).items():
         (run,) = [run for key, run in seeds.items() if key.endswith(name)]
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "dev_f1") if point.step]
@@ -221,67 +290,95 @@ def test_a_driver_killed_twice_goes_on_to_the_same_table_trains_no_seed_twice_an
 
 # ---- ways to train -------------------------------------------------------------------------------------------------
 
+AWAY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def in_groups(ray_cluster: None, tiny_bert: Path, space: str, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """A search in worker groups, whose tracking server is not there."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", AWAY)
+        patched.setattr("tune.recording.CLOSE_TIMEOUT_S", 1.0)
+        runs = tmp_path_factory.mktemp("in-groups") / "runs"
+        config = search_config(tiny_bert, runs, space=space, worker_group=True, trials=2, seeds=1)
+        answer, printed = searched(config)
+    return Search(config, answer, printed, MemorySink())
+
 
 @slow
 def test_worker_groups_give_the_numbers_of_the_own_process_and_nobody_waits_for_ever(
-    undisturbed: Search, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+    undisturbed: Search, in_groups: Search
 ) -> None:
-    config = search_config(tiny_bert, tmp_path / "runs", worker_group=True, trials=2, seeds=1, at_once=2)
-    searched(config)
     whole = ended_seeds(undisturbed.config)
-    for run, result in ended_seeds(config).items():
-        if run in whole:
-            ours, theirs = ([f["dev_f1"] for f in r["history"]] for r in (result, whole[run]))
-            assert ours == theirs
-    paper = next(row for row in table(config) if row["trial"]["origin"] == "paper")
+    for run, result in ended_seeds(in_groups.config).items():
+        ours, theirs = ([f["dev_f1"] for f in r["history"]] for r in (result, whole[run]))
+        assert ours == theirs
+    paper = next(row for row in table(in_groups.config) if row["trial"]["origin"] == "paper")
     assert paper["test"]
+
+
+@slow
+def test_a_tracking_server_that_is_not_there_stops_nothing_and_is_told_all_of_it_later(
+    in_groups: Search, sink: MemorySink
+) -> None:
+    assert "the next command sends them" in in_groups.answer["mlflow"]
+    runs = Path(in_groups.config.runs)
+    waiting = journals_in(runs / "spool")
+    assert len(waiting) == 1 + 2 + 2
+    assert all(journal.pending() for journal in waiting)
+    replay = Replay(runs, TrackingConfig(uri=AWAY))  # the sink stands for a server that has come back
+    assert replay.close(timeout_s=60) == 0, replay.trouble
+    assert len(runs_started(sink)) == 1 + 2 + 2
+    assert set(runs_ended(sink).values()) == {"FINISHED"}
+    assert [event.alias for _, event in sink.events if isinstance(event, ModelRegistered)] == ["candidate"]
+
+
+@slow
+def test_ablations_run_every_row_with_every_seed_and_end_in_one_table(
+    ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = search_config(tiny_bert, tmp_path / "runs", ablate=True, seeds=2, epochs=1, patience=1)
+    answer, _ = searched(config)
+    rows = table(config)
+    assert len(rows) == 13
+    assert {(*row["scores"],) for row in rows} == {(0, 1)}
+    assert all(row["test"]["f1"] for row in rows)
+    assert len(Path(answer["report"]).read_text().splitlines()) == 1 + 13
+    notes = [e.values["mlflow.note.content"] for _, e in sink.events if isinstance(e, Tags) and len(e.values) == 1]
+    assert notes[-1].count("\n") == 2 + 12
+    assert not [event for _, event in sink.events if isinstance(event, ModelRegistered)]
+    print_answer(plan(config), answer, Console(width=200))
+    shown = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in shown if line.startswith("without importance")]
+    assert line.split()[2:5:2] == ["2", "±"]
 
 
 # ---- failures ------------------------------------------------------------------------------------------------------
 
 
-def space_of(folder: Path, *rates: float) -> str:
-    path = folder / "space.json"
-    path.write_text(json.dumps({"lr": {"choices": list(rates)}}))
-    return str(path)
-
-
 @slow
 def test_a_trial_whose_loss_is_not_finite_is_recorded_with_its_reason_and_the_search_goes_on(
-    ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink
+    undisturbed: Search,
 ) -> None:
-    space = space_of(tmp_path, 1e-3, 1e30)
-    config = search_config(tiny_bert, tmp_path / "runs", space=space, algorithm="grid", seeds=1, k=1)
-    searched(config)
-    failed = [row for row in table(config) if row["state"] == "failed"]
-    assert [row["trial"]["settings"]["lr"] for row in failed] == [1e30]
-    assert "not finite" in failed[0]["reason"]
-    assert "FAILED" in runs_ended(sink).values()
+    (failed,) = failed_trials(undisturbed.config)
+    assert failed["trial"]["settings"]["lr"] == TOO_HIGH
+    assert "not finite" in failed["reason"]
+    key = f"{search_key(undisturbed.memory)}-{failed['id']}-s0"
+    tags = [e.values for k, e in undisturbed.memory.events if k == key and isinstance(e, Tags)]
+    assert any("not finite" in values.get("lgsrr.failure", "") for values in tags)
+    assert f"{failed['id']}-s0 failed: " in undisturbed.printed
 
 
 @slow
 def test_where_no_trial_finished_the_reasons_are_said(
     ray_cluster: None, tiny_bert: Path, tmp_path: Path, sink: MemorySink
 ) -> None:
-    space = space_of(tmp_path, 1e30)
-    config = search_config(tiny_bert, tmp_path / "runs", space=space, algorithm="grid", seeds=1, lr=1e30)
+    space = space_of(tmp_path, TOO_HIGH)
+    runs = tmp_path / "runs"
+    config = search_config(tiny_bert, runs, space=space, algorithm="grid", seeds=1, lr=TOO_HIGH, at_once=1)
     with pytest.raises(TrainingError, match=r"no trial of the search .* finished(.|\n)*not finite"):
         searched(config)
     assert set(runs_ended(sink).values()) == {"FAILED"}
-
-
-@slow
-def test_a_tracking_server_that_is_not_there_stops_nothing_and_loses_nothing(
-    ray_cluster: None, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr("tune.recording.CLOSE_TIMEOUT_S", 1.0)
-    config = search_config(tiny_bert, tmp_path / "runs", trials=2, seeds=1)
-    answer, _ = searched(config)
-    assert "the next command sends them" in answer["mlflow"]
-    waiting = journals_in(Path(config.runs) / "spool")
-    assert len(waiting) == 1 + 2 + 2
-    assert all(journal.pending() for journal in waiting)
 
 
 # ---- what is refused before anything starts ------------------------------------------------------------------------

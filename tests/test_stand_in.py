@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from lgsrr.aspects import CANONICAL
+from lgsrr.aspects import CANONICAL, canonical
 from lgsrr.errors import ConfigError
+from pipelines.stand_in.cues import shows, telling
 from pipelines.stand_in.faults import Fault, FaultPicker, Faults, faults
 from pipelines.stand_in.limits import ServerLimits, SlidingWindow
 from pipelines.stand_in.process import serve as serve_elsewhere
@@ -196,3 +197,38 @@ def test_a_server_in_its_own_process_tells_what_it_saw_and_ends_with_the_block()
         assert server.seen()["calls"] == 0
     with pytest.raises(OSError, match="refused"):
         server.seen()
+
+
+@pytest.mark.parametrize(
+    ("label", "first"),
+    [("Praise", "Facial Expressions"), ("Greet", "Speakers' Actions"), ("Lament", "Interaction with Others")],
+)
+def test_the_aspect_that_shows_the_label_comes_first_however_short_it_is(label: str, first: str) -> None:
+    lines = {
+        "Speakers' Actions": "Waves.",
+        "Interaction with Others": "Alone.",
+        "Scene Description": "A long and winding account of a room with chairs, lamps, tables, curtains and carpets.",
+        "Facial Expressions": "Smiles.",
+    }
+    text = "\n".join([f"Intent: {label}", *(f"- {name}: {seen}" for name, seen in lines.items())])
+    schema = array_of("ranking", {"type": "string", "enum": list(lines)})
+    assert said(text, schema)["ranking"][:2] == [first, "Scene Description"]
+
+
+def test_a_head_that_is_shaken_refuses_and_hands_that_are_shaken_promise() -> None:
+    assert shows("Refuse", "A", "The person is shaking the head left and right.")
+    assert not shows("Refuse", "A", "Two people shake hands.")
+    assert shows("Promise", "I", "They are shaking hands.")
+    assert not shows("Promise", "I", "One shakes the head.")
+    assert not shows("Refuse", "I", "The person is shaking the head.")
+    assert not shows("no such intent", "A", "The person waves.")
+
+
+def test_discovery_names_the_aspects_that_tell_the_intents_of_the_request_every_time() -> None:
+    asked_for = "The intents are: Agree, Refuse, Praise, Taunt, Plead.\n\nSome utterances (sample {0} of 20)"
+    answers = [said(asked_for.format(number), ASPECTS)["aspects"] for number in range(20)]
+    for answer in answers:
+        assert {canonical(aspect["name"]) or aspect["name"] for aspect in answer[:3]} & set(NAMES[:3])
+    assert len({len(answer) for answer in answers}) > 1
+    assert all(len(answer) >= 3 for answer in answers)
+    assert telling(["Agree", "Refuse", "Praise", "Taunt", "Plead", "?"]) == ["A", "E", "I"]

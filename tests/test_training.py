@@ -166,15 +166,17 @@ def seventh(ray_cluster: None, tiny_bert: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_numbers_to_the_last_bit(tracked: Trained, tiny_bert: Path, run: Train) -> None:
-    runs = tracked.folder.parent.parent
-    again = run(runs, again=True)
-    assert again.folder == tracked.folder.with_name(f"{tracked.folder.name}-2")
+def test_the_same_seed_gives_the_same_numbers_to_the_last_bit(
+    tracked: Trained, tracked_copy: Path, tiny_bert: Path, run: Train
+) -> None:
+    again = run(tracked_copy, again=True)
+    first = tracked_copy / "train" / tracked.folder.name
+    assert again.folder == first.with_name(f"{first.name}-2")
     assert numbers(again.history) == numbers(tracked.history)
     assert again.scores == tracked.scores
     assert predictions(again).equals(predictions(tracked))
     assert all(torch.equal(value, weights(tracked)[name]) for name, value in weights(again).items())
-    assert train(tiny_config(tiny_bert, runs)).folder == tracked.folder
+    assert train(tiny_config(tiny_bert, tracked_copy)).folder == first
 
 
 @pytest.mark.slow

@@ -140,17 +140,17 @@ def test_an_aspect_may_be_named_in_short_and_an_emoji_said(model: str, capsys: p
 
 
 def test_a_model_is_answered_from_its_run_and_by_its_registered_name(
-    model: str, tracked: Trained, runs: Path, capsys: pytest.CaptureFixture[str]
+    model: str, tracked: Trained, tracked_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tracked.delivery is not None
     run_id = tracked.delivery.run_id
     assert run_id is not None
-    client = connect(TrackingConfig().destination(runs))
+    client = connect(TrackingConfig().destination(tracked_copy))
     [logged] = client.search_logged_models([client.get_run(run_id).info.experiment_id])
     client.create_registered_model("lgsrr-sample")
     version = client.create_model_version("lgsrr-sample", logged.artifact_location, run_id, model_id=logged.model_id)
     client.set_registered_model_alias("lgsrr-sample", "champion", version.version)
-    asked = ("--text", FIRST.text, *described(), "--runs", str(runs))
+    asked = ("--text", FIRST.text, *described(), "--runs", str(tracked_copy))
     expected = predict(capsys, "--model", model, *asked)
     for name in (f"runs:/{run_id}", "models:/lgsrr-sample@champion", f"models:/lgsrr-sample/{version.version}"):
         assert predict(capsys, "--model", name, *asked) == expected

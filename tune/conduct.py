@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from lgsrr import storage
 from lgsrr.cluster import connected
 from lgsrr.destination import TrackingConfig
+from lgsrr.early_end import Helps, accounted
 from lgsrr.errors import ConfigError, TrainingError
 from lgsrr.metrics import SCORES
 from lgsrr.place import marked
@@ -33,16 +34,41 @@ from tune.standings import Standing
 from tune.step import run_step
 from tune.trial import Work
 
+HELPS: Helps = (
+    ("cuda|gpu", "a larger --gpus-per-trial, so that fewer models share a GPU"),
+    (r"memory|\boom\b", "a smaller --at-once, or a smaller --batch-size"),
+    ("not finite", "a lower upper end of lr in --space"),
+    ("no space|disk|quota", "--runs on a disk with room"),
+    ("no trial|no configuration", "--explain, which times one trial and shows the plan"),
+)
+
 
 def conduct(plan: Plan, console: Console) -> dict[str, Any]:
     """Run a search from where its folder stands to its answer."""
     from tune.answer import conclude
 
-    with connected(), _recorded(plan) as record, LiveTable(plan.config.race, console) as live:
+    with (
+        _accounted(plan),
+        connected(),
+        _recorded(plan) as record,
+        LiveTable(plan.config.race, console) as live,
+    ):
         conductor = Conductor(plan, record, live)
         conductor.train()
         conductor.test()
         return conclude(plan, conductor, record)
+
+
+def _accounted(plan: Plan) -> AbstractContextManager[None]:
+    """Whatever ends the search early says what is safe and how to go on."""
+
+    def safe() -> str:
+        return f"{len(plan.folder.results())} runs that ended, in {plan.folder.path / 'results'}"
+
+    def cost(seconds: float) -> str:
+        return f"{seconds / 60:.1f} minutes; {Ledger(plan).spent()} epochs of all runs, with those of earlier commands"
+
+    return accounted(safe, cost, HELPS)
 
 
 @contextmanager
@@ -91,7 +117,7 @@ class Conductor:
         prepared = False
         while due := seeds_due(self.ledger.trials(), self.ledger.results(), self._race):
             if not prepared and self._config.trainable_layers is not None:
-                self._live.say("what lies under the trained layers is computed once per node and kept")
+                self._live.doing("what lies under the trained layers is computed once per node and kept")
                 self._jobs.prepare_nodes(self.ledger.trials(), self._gpus)
                 prepared = True
             self._step(due)

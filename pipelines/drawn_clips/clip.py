@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -47,7 +48,7 @@ def render(scene: Scene, indices: Sequence[int] | None = None, side: int = SIDE)
     return np.stack(pictures)
 
 
-def encode(frames_THWC: Frames, codec: str = "libx264") -> bytes:
+def encode(frames_THWC: Frames, codec: Literal["libx264"] = "libx264") -> bytes:
     """The frames as an MP4 file; ClipError where this PyAV cannot encode H.264."""
     buffer = io.BytesIO()
     try:

@@ -1,6 +1,6 @@
 """What drawn people mean: intents in pairs that say the same words, and what decides between the two.
 
-One aspect decides each pair, always; the other two fit one time in three and are a matter of chance otherwise. So the
+One aspect decides each pair, always; the other two fit one time in six and are a matter of chance otherwise. So the
 best that can be done on the words alone is one in two, and each further aspect settles two pairs more.
 """
 
@@ -24,7 +24,7 @@ from .scene import (
 
 _Kind = TypeVar("_Kind", Action, Expression, Interaction)
 
-FITTING = 1 / 3
+FITTING = 1 / 6
 """How often an aspect that does not decide fits the intent."""
 
 

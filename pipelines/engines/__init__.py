@@ -1,10 +1,11 @@
-"""Engines: what looks at a clip and says what it sees. One interface, three kinds behind it.
+"""Engines: what looks at a clip and says what it sees. One interface, four kinds behind it.
 
     engine = make_engine(EngineConfig(engine="vllm", model="DAMO-NLP-SG/VideoLLaMA2-7B-16F"))
     await engine.start()
     answers = await engine.answer(ask)               # one for each prompt; a CallError where one failed
 
-`vllm` runs in the actor, `remote` asks a server, `scripted` answers by rules and fails when it is told to.
+`vllm` and `transformers` run in the actor, `remote` asks a server, `scripted` answers by rules and fails when it is
+told to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ def make_engine(config: EngineConfig, *, asker: Asks | None = None) -> Engine:
         from .vllm_engine import VllmEngine
 
         return VllmEngine(config)
+    if config.engine == "transformers":
+        from .transformers_engine import TransformersEngine
+
+        return TransformersEngine(config)
     if config.engine == "remote":
         from .remote_engine import RemoteEngine
 

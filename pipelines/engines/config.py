@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from lgsrr.errors import ConfigError
 
-EngineName = Literal["vllm", "remote", "scripted"]
+EngineName = Literal["vllm", "transformers", "remote", "scripted"]
 Send = Literal["frames", "video"]
 Fault = Literal["malformed", "malformed once", "empty", "shuffled", "refuse", "raise", "die", "exit", "hang"]
 
@@ -38,7 +38,8 @@ class EngineConfig:
     """One engine."""
 
     engine: EngineName = "vllm"
-    """`vllm` in this process's actor, `remote` (an OpenAI-compatible server that takes frames), `scripted`."""
+    """`vllm` or `transformers` in this process's actor, `remote` (an OpenAI-compatible server that takes frames),
+    `scripted`."""
     model: str = "DAMO-NLP-SG/VideoLLaMA2-7B-16F"
     """Folder or name on the hub; for `remote` the server's name of it."""
     revision: str | None = None
@@ -57,6 +58,10 @@ class EngineConfig:
     """GPUs that hold one engine together."""
     dtype: str = "auto"
     """Of weights and activations: auto, bfloat16, float16, float32."""
+    batch: int = 16
+    """Transformers only: prompts that go through the model together."""
+    threads: int | None = None
+    """Transformers on a CPU only: threads of the model; None takes every CPU that the process may use."""
     canary: Literal["on", "off"] = "on"
     """Whether the model describes a small clip before it serves; `off` is for random weights."""
     base_url: str | None = None
@@ -76,9 +81,10 @@ class EngineConfig:
                 )
         if self.canary not in ("on", "off"):
             raise ConfigError(f"canary is {self.canary!r}; expected on or off.")
-        for name in ("frames", "max_new_tokens", "tensor_parallel"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        for name in ("frames", "max_new_tokens", "tensor_parallel", "batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more.")
         if self.temperature < 0:
             raise ConfigError(f"temperature is {self.temperature}; expected 0 or more.")
         if self.max_side is not None and self.max_side < 16:

@@ -27,6 +27,8 @@ Said = Answer | CallError
 class EngineDead(LgsrrError):  # noqa: N818
     """The engine will answer nothing more: names it and why. Its actor should end."""
 
+    may_be_the_machine = True
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ask:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from lgsrr import cli
+from lgsrr.errors import ConfigError
 
 from .faults import Faults
 from .limits import ServerLimits
@@ -52,7 +53,13 @@ async def _run(config: StandInConfig) -> None:
         latency_s=config.latency_s,
         journal=config.journal,
     )
-    runner = await server.start(config.port)
+    try:
+        runner = await server.start(config.port)
+    except OSError as error:
+        raise ConfigError(
+            f"port {config.port} on 127.0.0.1 cannot be had: {os.strerror(error.errno or 0)}; name another --port, or "
+            "0 for a free one"
+        ) from None
     print(f"stand-in listens on {server.base_url}", flush=True)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lgsrr.errors import ConfigError
+
 from .faults import Faults
 from .limits import ServerLimits
 
@@ -52,8 +54,8 @@ def serve(
             try:
                 assert process.stdout is not None
                 said = process.stdout.readline().split()
-                if not said:
-                    raise RuntimeError(f"the stand-in did not start: {' '.join(command)}")
+                if not said:  # it has said why on stderr
+                    raise ConfigError(f"the stand-in for a language model did not start: {' '.join(command)}")
                 yield StandInProcess(said[-1])
             finally:
                 process.kill()

@@ -1,7 +1,8 @@
 """What the stand-in says, by rules that anybody can follow: to rank, to find aspects, to merge names, to anything.
 
-Rankings follow what stands in the request and nothing else: an aspect whose description shares words with the label
-comes first, then one that says more; the order in which aspects are shown changes nothing.
+Rankings follow what stands in the request and nothing else: first an aspect whose description shows the label (by the
+lexicon `cues`), then one that shares words with it, then one that says more; the order in which aspects are shown
+changes nothing. Discovery names the aspects that tell the intents of the request, and others by chance.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import re
 from collections.abc import Sequence
 
 from lgsrr.aspects import CANONICAL, canonical
+from lgsrr.records import Aspect
 from pipelines.calls import Json
+from pipelines.describe_prompts import instruction_of
 
+from .cues import shows, telling
 from .schemas import items_of, schema_of, simplest, text_of
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -24,14 +28,6 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "IS": ("Identity and Status", "Identities and Status", "Social Status"),
     "SD": ("Scene Description", "Scene Descriptions", "Scene", "Setting"),
 }
-_INSTRUCTIONS = {
-    "A": "Describe what the speaker does with body and hands.",
-    "E": "Describe the speaker's face and the feelings that it shows.",
-    "I": "Describe how the speaker and the others turn to each other.",
-    "TMS": "Describe how the words are said: loud or soft, fast or slow, warm or cold.",
-    "IS": "Describe who the speaker is and how the speaker stands to the others.",
-    "SD": "Describe the place and what is going on in it.",
-}
 _FREQUENCY = {"A": 10, "E": 10, "I": 9, "TMS": 7, "IS": 4, "SD": 4}
 """In how many of ten discoveries an aspect is found."""
 _FILLERS = frozenset(
@@ -41,6 +37,7 @@ _FILLERS = frozenset(
 _LABEL = re.compile(
     r"^\W*(?:the\s+)?(?:speaker's\s+)?(?:intent(?:ion)?|label|dialogue act)\b[^:\n]*:\s*(.+)$", re.I | re.M
 )
+_INTENTS = re.compile(r"\bintents are: ([^.\n]+)", re.I)
 _WORD = re.compile(r"[a-z]{4,}")
 
 
@@ -64,14 +61,14 @@ def content_for(body: Json) -> str:
 def ranking(names: Sequence[str], text: str) -> list[str]:
     """The aspects, most important first."""
     found = _LABEL.search(text)
-    label = _stems(found.group(1)) if found else set()
+    label = found.group(1) if found else ""
     return sorted(names, key=lambda name: _unimportance(name, _described(name, text), label))
 
 
-def _unimportance(name: str, description: str, label: set[str]) -> tuple[int, str]:
+def _unimportance(name: str, description: str, label: str) -> tuple[bool, int, str]:
     words = _stems(description)
     tie = hashlib.sha256(f"{name}|{description}".encode()).hexdigest()
-    return -(10 * len(words & label) + len(words)), tie
+    return not shows(label, _meaning(name), description), -(10 * len(words & _stems(label)) + len(words)), tie
 
 
 def _stems(text: str) -> set[str]:
@@ -91,14 +88,19 @@ def _described(name: str, text: str) -> str:
 
 
 def aspects(body: Json) -> list[dict[str, str]]:
-    """Some of the six aspects, in spellings that differ from request to request."""
+    """Some of the six aspects, in spellings that differ from request to request: those that tell one of the intents
+    which the request lists, always, and the others by chance."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+    listed = _INTENTS.search(text_of(body))
+    certain = telling(listed.group(1).split(",")) if listed else []
     found = []
-    for place, short in enumerate(CANONICAL):
-        chance, spelling = digest[2 * place], digest[2 * place + 1]
-        if chance % 10 < _FREQUENCY[short]:
+    for short in (*certain, *(short for short in CANONICAL if short not in certain)):
+        place = 2 * list(CANONICAL).index(short)
+        chance, spelling = digest[place], digest[place + 1]
+        if short in certain or chance % 10 < _FREQUENCY[short]:
             names = _SPELLINGS[short]
-            found.append({"name": names[spelling % len(names)], "instruction": _INSTRUCTIONS[short]})
+            asked = instruction_of(Aspect(name=CANONICAL[short]))
+            found.append({"name": names[spelling % len(names)], "instruction": asked})
     return found
 
 

@@ -39,6 +39,8 @@ def _shards(index: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"{index} is not the index of a checkpoint's shards: {error!r}") from error
+    if strange := [name for name in names if Path(name).name != name]:
+        raise ModelError(f"{index} names the shard {strange[0]!r}; expected a file beside it")
     shards = [index.parent / name for name in names]
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         raise ModelError(f"{index.parent} is incomplete: of {len(shards)} shards, {', '.join(missing)} is missing")

@@ -117,16 +117,23 @@ class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         tokens_NLE: Tensor = self.model.mm_projector(self.vision_features(pixel_values_videos))
         return tokens_NLE
 
-    def embed(self, input_ids: Tensor, pixel_values_videos: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, T, E), with the clips' tokens at the places of `CLIP_ID`, in order."""
+    def embed(
+        self, input_ids: Tensor, pixel_values_videos: Tensor | None = None, clip_tokens: Tensor | None = None
+    ) -> Tensor:
+        """Input embeddings (B, T, E), with the clips' tokens at the places of `CLIP_ID`, in order.
+
+        `clip_tokens` (N, L, E), from `get_video_features`, stand for pixels where several prompts share a clip.
+        """
         at_clip_BT = input_ids == CLIP_ID
         embeds_BTE: Tensor = self.model.embed_tokens(input_ids.masked_fill(at_clip_BT, 0))
         places = int(at_clip_BT.sum())
-        if pixel_values_videos is None:
+        if clip_tokens is None and pixel_values_videos is not None:
+            clip_tokens = self.get_video_features(pixel_values_videos)
+        if clip_tokens is None:
             if places:
                 raise PromptError("the prompt has a place for a clip, and no clip was given")
             return embeds_BTE
-        tokens_NLE = self.get_video_features(pixel_values_videos).to(embeds_BTE)
+        tokens_NLE = clip_tokens.to(embeds_BTE)
         if places != tokens_NLE.shape[0] * tokens_NLE.shape[1]:
             raise PromptError(
                 f"{len(tokens_NLE)} clips are {tokens_NLE.shape[0] * tokens_NLE.shape[1]} tokens, and the prompts have "
@@ -171,11 +178,13 @@ class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         pixel_values_videos: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        clip_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """New tokens (B, up to `max_new_tokens`), without the prompt; greedy unless `do_sample` says otherwise.
 
-        `kwargs` are those of transformers' `generate`. An answer stops where the context ends.
+        Clips are given as pixels, or as the tokens that were made of them (`embed`). `kwargs` are those of
+        transformers' `generate`. An answer stops where the context ends.
         """
         room = int(self.config.max_position_embeddings) - input_ids.shape[1]
         if room < 1:
@@ -188,7 +197,7 @@ class VideoLlama2ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if kwargs.get("pad_token_id") is None:
             kwargs["pad_token_id"] = self._padding()
         mask_BT = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        embeds_BTE = self.embed(input_ids, pixel_values_videos)
+        embeds_BTE = self.embed(input_ids, pixel_values_videos, clip_tokens)
         return super().generate(inputs_embeds=embeds_BTE, attention_mask=mask_BT, **kwargs)
 
     def _padding(self) -> int:

@@ -97,10 +97,16 @@ class VideoLlama2Processor(ProcessorMixin):
             raise PromptError("no prompt was given")
         if len(clips) != len(prompts):
             raise PromptError(f"{len(prompts)} prompts and {len(clips)} clips; give one clip (or None) for each prompt")
-        rows = [
-            self._checked_length(expand(self.prompt_ids(prompt, clips=int(clip is not None)), self.tokens_per_clip))
-            for prompt, clip in zip(prompts, clips, strict=True)
-        ]
+        return self.padded(
+            [self.input_ids(prompt, clips=int(clip is not None)) for prompt, clip in zip(prompts, clips, strict=True)]
+        )
+
+    def input_ids(self, prompt: str, *, clips: int = 1) -> list[int]:
+        """What the model takes of one prompt: `CLIP_ID` as often as its clip has tokens. Raises PromptError."""
+        return self._checked_length(expand(self.prompt_ids(prompt, clips=clips), self.tokens_per_clip))
+
+    def padded(self, rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """Prompts as one batch: `input_ids` (B, T) and `attention_mask` (B, T), padded on the left."""
         longest = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id or 0
         return {

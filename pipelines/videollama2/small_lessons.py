@@ -81,6 +81,10 @@ class Lesson:
     answer: str
     kinds: tuple[int, ...]
     """Which of each of `KINDS` the clip shows."""
+    faces: tuple[tuple[float, float], ...]
+    """Where the middle of the speaker's face is in each frame, in parts of the picture; outside 0 to 1 once gone."""
+    looks: tuple[tuple[int, tuple[float, float], tuple[float, float]], ...]
+    """Of every face that is seen: the frame, where in it, and where it looks (left to right, up to down, −1 to 1)."""
 
 
 def lesson(number: str, frames: int) -> Lesson:
@@ -93,7 +97,20 @@ def lesson(number: str, frames: int) -> Lesson:
     if random.random() < 0.5:
         frames_THWC = _compressed(frames_THWC, random.randint(60, 95))
     question, answer = _asked(scene, random)
-    return Lesson(frames_THWC=frames_THWC, question=question, answer=answer, kinds=kinds_of(scene))
+    people = [poses(scene, index / FPS) for index in indices.tolist()]
+    return Lesson(
+        frames_THWC=frames_THWC,
+        question=question,
+        answer=answer,
+        kinds=kinds_of(scene),
+        faces=tuple(face_of(there[-1]) for there in people),
+        looks=tuple(
+            (frame, face_of(pose), (pose.turn, pose.nod))
+            for frame, there in enumerate(people)
+            for pose in there
+            if not pose.from_behind
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
-"""The two stages in which the small model learns, each as a loss over lessons.
+"""The three stages in which the small model learns, each as a loss over lessons.
 
 First the tower looks at single frames and tells what is on them, through heads that are dropped afterwards: a frame
 costs an eighth of a clip, and no two are of the same scene. Then the connector and the language model learn to answer
-questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up.
+questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up, in
+the third stage with one more that follows where faces look.
 
 N frames or clips, P patches, L tokens of a clip, D hidden, T tokens of question and answer.
 """
@@ -24,6 +25,7 @@ from .processing import VideoLlama2Processor
 from .prompts import expand
 from .small_lessons import KINDS, Glance, Lesson
 
+ACTION, EXPRESSION, SHIRT = (list(KINDS).index(name) for name in ("action", "expression", "shirt"))
 _IGNORED = -100
 """Stands in the labels for tokens that are not learned: the question's."""
 
@@ -57,6 +59,15 @@ def right(logits: Sequence[Tensor], kinds_NK: Tensor) -> list[float]:
     return [float((l_NC.argmax(-1) == kinds_NK[:, k]).float().mean()) for k, l_NC in enumerate(logits)]
 
 
+class FrameHeads(Heads):
+    """And what single patches show: the one with the face, and those with a hand."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.at_face = nn.Linear(width, len(KINDS["expression"]))
+        self.at_hand = nn.Linear(width, len(KINDS["action"]))
+
+
 class Glances(nn.Module):
     """The first stage."""
 
@@ -64,9 +75,7 @@ class Glances(nn.Module):
         super().__init__()
         self.model, self._settings = model, processor.preprocessing
         width = model.config.mm_hidden_size
-        self.heads = Heads(width)
-        self.heads.at_face = nn.Linear(width, len(KINDS["expression"]))
-        self.heads.at_hand = nn.Linear(width, len(KINDS["action"]))
+        self.heads = FrameHeads(width)
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
@@ -80,15 +89,12 @@ class Glances(nn.Module):
         features_NPD = self.model.vision_features(pixels_NCHW[:, None])[:, 0]
         logits, posture_N6 = self.heads(features_NPD)
         loss = kinds_loss(logits, kinds_NK) + 0.5 * F.mse_loss(posture_N6, torch.tensor([g.posture for g in glances]))
-        faces = [(n, g.face, g.kinds[_EXPRESSION]) for n, g in enumerate(glances)]
-        hands = [(n, hand, g.kinds[_ACTION]) for n, g in enumerate(glances) for hand in g.hands]
+        faces = [(n, g.face, g.kinds[EXPRESSION]) for n, g in enumerate(glances)]
+        hands = [(n, hand, g.kinds[ACTION]) for n, g in enumerate(glances) for hand in g.hands]
         loss = (
             loss + _loss_at(self.heads.at_face, features_NPD, faces) + _loss_at(self.heads.at_hand, features_NPD, hands)
         )
         return loss, dict(zip(KINDS, right(logits, kinds_NK), strict=True))
-
-
-_ACTION, _EXPRESSION = list(KINDS).index("action"), list(KINDS).index("expression")
 
 
 def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int, tuple[float, float], int]]) -> Tensor:
@@ -97,10 +103,19 @@ def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int
     Without it the tower takes thousands of steps to find faces and hands, which are small.
     """
     side = math.isqrt(features_NPD.shape[1])
-    inside = [(n, at, kind) for n, at, kind in points if all(0 <= part < 1 for part in at)]
+    inside = [(n, at, kind) for n, at, kind in points if _is_inside(at)]
     patches = [int(y * side) * side + int(x * side) for _, (x, y), _ in inside]
     logits_NC = decide(features_NPD[[n for n, _, _ in inside], patches])
     return F.cross_entropy(logits_NC, torch.tensor([kind for _, _, kind in inside]))
+
+
+class ClipHeads(Heads):
+    """And what the token at the speaker's face shows, frame by frame: an expression, and whose it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.expression = nn.Linear(width, len(KINDS["expression"]))
+        self.shirt = nn.Linear(width, len(KINDS["shirt"]))
 
 
 class Lessons(nn.Module):
@@ -109,7 +124,7 @@ class Lessons(nn.Module):
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
         self.model, self._processor = model, processor
-        self.heads = Heads(model.config.hidden_size)
+        self.heads = ClipHeads(model.config.hidden_size)
 
     def trained(self) -> list[nn.Parameter]:
         """What learns in this stage."""
@@ -126,9 +141,22 @@ class Lessons(nn.Module):
         clip_NLD = self.model.model.mm_projector(features_NTPD)
         logits, _ = self.heads(clip_NLD)
         answers = self._answers(lessons, clip_NLD)
-        told = kinds_loss(logits, kinds_NK)
+        told = kinds_loss(logits, kinds_NK) + self._at_faces(clip_NLD, features_NTPD.shape[1:3], lessons)
         figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
         return answers + 0.5 * told, figures
+
+    def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        """Expression and shirt told by the tokens into which the speaker's face went; `grid` is frames and patches."""
+        at, kinds = [], []
+        for n, lesson in enumerate(lessons):
+            for frame, face in enumerate(lesson.faces):
+                if _is_inside(face):
+                    at.append((n, _token_at(frame, face, grid)))
+                    kinds.append((lesson.kinds[EXPRESSION], lesson.kinds[SHIRT]))
+        tokens_FD = clip_NLD[[n for n, _ in at], [place for _, place in at]]
+        expressions, shirts = torch.tensor(kinds).T
+        shirt_loss = F.cross_entropy(self.heads.shirt(tokens_FD), shirts)
+        return F.cross_entropy(self.heads.expression(tokens_FD), expressions) + 0.5 * shirt_loss
 
     def _answers(self, lessons: Sequence[Lesson], clip_NLD: Tensor) -> Tensor:
         """Cross entropy of the answers' tokens, after the questions'."""
@@ -158,3 +186,37 @@ class Lessons(nn.Module):
             for (asked, answer), rest in zip(rows, filled, strict=True)
         ]
         return torch.tensor(ids), torch.tensor(labels)
+
+
+class Looks(Lessons):
+    """The third stage: as the second, and the tokens at a face tell where it looks in each of their two frames.
+
+    Nodding, shaking the head, facing somebody: it is where heads turn that the second stage learns last.
+    """
+
+    def __init__(self, lessons: Lessons) -> None:
+        super().__init__(lessons.model, lessons._processor)
+        self.heads = lessons.heads
+
+    def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        told = super()._at_faces(clip_NLD, grid, lessons)
+        seen = [(n, *look) for n, lesson in enumerate(lessons) for look in lesson.looks if _is_inside(look[1])]
+        places = [_token_at(frame, face, grid) for _, frame, face, _ in seen]
+        said_F6 = self.heads.posture(clip_NLD[[n for n, *_ in seen], places])
+        first_F = torch.tensor([frame % 2 == 1 for _, frame, _, _ in seen])
+        said_F2 = torch.where(first_F[:, None], said_F6[:, :2], said_F6[:, 2:4])
+        return told + 2 * F.mse_loss(said_F2, torch.tensor([look for *_, look in seen]))
+
+
+def _is_inside(at: tuple[float, float]) -> bool:
+    return all(0 <= part < 1 for part in at)
+
+
+def _token_at(frame: int, at: tuple[float, float], grid: Sequence[int]) -> int:
+    """The token into which a point of a frame goes. Token i covers patches 2i - 1 and 2i, in time, height and width:
+    stc_connector halves each, with a padding of 1.
+    """
+    side = math.isqrt(grid[1])
+    across = side // 2 + 1
+    row, column = ((int(part * side) + 1) // 2 for part in (at[1], at[0]))
+    return ((frame + 1) // 2 * across + row) * across + column

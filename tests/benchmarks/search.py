@@ -18,6 +18,7 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from rich.console import Console
 
 from lgsrr import cli
 from lgsrr.worker import train_job
+from tests.processes import trial_processes
 from tune.jobs import Jobs
 from tune.ledger import Ledger
 from tune.own_process import OwnProcessChannel
@@ -139,21 +141,20 @@ def measure_memory(settings: Settings, folder: Path) -> None:
         stop.set()
         watcher.join()
         pss, own = (sum(peak[i] for peak in peaks.values()) / 1e6 for i in (0, 1))
-        each = own / max(1, len(peaks))
+        assert peaks, "no trial was seen"
+        each = own / len(peaks)
         print(f"(c) {at_once} at once: {len(peaks)} processes, {pss:.0f} MB together, {each:.0f} MB of each its own")
 
 
 def _watch(peaks: dict[int, tuple[int, int]], stop: threading.Event) -> None:
-    me = psutil.Process()
     while not stop.wait(1.0):
-        for process in me.children(recursive=True):
+        for trial in trial_processes(os.getpid()):
             try:
-                if "train_seed" in " ".join(process.cmdline()):
-                    info = process.memory_full_info()
-                    before = peaks.get(process.pid, (0, 0))
-                    peaks[process.pid] = (max(before[0], info.pss), max(before[1], info.uss))
+                info = psutil.Process(trial.pid).memory_full_info()
             except psutil.Error:
                 continue
+            before = peaks.get(trial.pid, (0, 0))
+            peaks[trial.pid] = (max(before[0], info.pss), max(before[1], info.uss))
 
 
 def main(settings: Settings) -> None:

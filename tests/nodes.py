@@ -92,7 +92,7 @@ class Nodes:
 
     def drain(self, node: Any, seconds: float) -> bool:
         """Tell Ray that a node will be gone in so many seconds, as a spot notice does; whether Ray took it."""
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
         from ray.core.generated import autoscaler_pb2
 
         reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")

@@ -158,10 +158,10 @@ def test_a_server_that_is_away_for_a_minute_costs_no_row_and_no_try(tmp_path: Pa
         back = asyncio.get_running_loop().time() + 60
         away = bench.client.call
 
-        async def call(asked: Request) -> Answer:
+        async def call(request: Request) -> Answer:
             if asyncio.get_running_loop().time() < back:
                 raise Unreachable("no connection")
-            return await away(asked)
+            return await away(request)
 
         bench.client.call = call  # type: ignore[method-assign]
         answers = await asyncio.gather(*(bench.asker.ask(request(f"{n}")) for n in range(20)))

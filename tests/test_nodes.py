@@ -183,7 +183,7 @@ def test_two_workers_on_two_nodes_train_as_one_does_with_checkpoints_in_the_stor
         )
     )  # fmt: skip
     both = train(dataclasses.replace(config, workers=2), Console(file=io.StringIO()))
-    one = train(dataclasses.replace(config, runs=str(site.mine / "alone"), storage=config.storage + "-alone"))
+    one = train(dataclasses.replace(config, runs=str(site.mine / "alone"), storage=storage.join(site.store, "alone")))
     for ours, theirs in zip(numbers(both.history), numbers(one.history), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     assert both.scores == pytest.approx(one.scores, rel=1e-4, abs=1e-5)
@@ -199,7 +199,7 @@ def test_a_search_spreads_its_seeds_over_nodes_and_brings_the_winner_home(
         trials=4, seeds=1, epochs=2, patience=2, cpus_per_worker=NODE_CPUS, at_once=2,
         storage=storage.join(site.store, "searched"),
     )  # fmt: skip
-    with watching(site.nodes, "train_seed") as seen:
+    with watching(site.nodes, "ray::ImplicitFunc") as seen:
         answer, _ = searched(config)
     assert len(seen) == 2, "a node holds one seed at a time, and two train at once"
     rows = table(config)

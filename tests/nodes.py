@@ -23,6 +23,8 @@ from tests.processes import Process, descendants, kill
 
 T = TypeVar("T")
 NODE_CPUS = 2
+STARTS = 4
+"""How often a node is started that does not come up."""
 _NEW_NAMESPACE = 0x00020000
 _PRIVATE = 1 << 18 | 1 << 14
 _HEALTH = {"health_check_period_ms": 1000, "health_check_timeout_ms": 10_000, "health_check_failure_threshold": 3}
@@ -61,13 +63,24 @@ class Nodes:
         return self._came[-1]
 
     def _start(self, **settings: Any) -> Any:
+        """A node; one whose raylet dies as it comes up, which it does when its agents are late, is started again."""
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(ChildProcessError):
+                return self._start_once(**settings)
+        return self._start_once(**settings)
+
+    def _start_once(self, **settings: Any) -> Any:
         """A node; where it does not come up, what was started of it is killed."""
         from ray._private import services
 
         before = descendants(os.getpid())
+
+        def is_dead() -> bool:
+            return not any("/raylet/raylet " in p.title() for p in descendants(os.getpid()) - before)
+
         try:
             with (
-                mock.patch("ray._private.services.get_node", _patiently(services.get_node)),
+                mock.patch("ray._private.services.get_node", _patiently(services.get_node, is_dead)),
                 mock.patch("ray._private.utils.set_sigterm_handler"),  # can be set in the main thread alone
             ):
                 return self._cluster.add_node(**settings)
@@ -111,8 +124,11 @@ class Nodes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _patiently(get_node: Callable[..., T], timeout_s: float = 120.0) -> Callable[..., T]:
-    """Ray gives a raylet 30 s to come up; on a machine with a lot to do that may be too few."""
+def _patiently(get_node: Callable[..., T], is_dead: Callable[[], bool], timeout_s: float = 120.0) -> Callable[..., T]:
+    """Ray gives a raylet 30 s to come up; on a machine with a lot to do that may be too few.
+
+    The raylet for its part gives its agents 15 s, a constant of its own, and ends itself when these are late.
+    """
 
     def get(*arguments: Any) -> T:
         deadline = time.monotonic() + timeout_s
@@ -120,6 +136,8 @@ def _patiently(get_node: Callable[..., T], timeout_s: float = 120.0) -> Callable
             try:
                 return get_node(*arguments)
             except RuntimeError:
+                if is_dead():
+                    raise ChildProcessError("a raylet ended as it came up; see raylet.out") from None
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.1)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from lgsrr import storage
-from lgsrr.errors import ClipError, LgsrrError
+from lgsrr.errors import ClipError, DataError, LgsrrError
 
 from .answers import AnswerStore
 from .background import BackgroundLoop
@@ -59,26 +59,28 @@ class DecodeRows:
         if self._board.stop_reason() is not None or all(self._answers.get(call) for call in work.calls):
             return row
         try:
-            row["pixels"], row["clip"] = decoded_to_columns(self._decoder.decode(work.uri))
+            row["pixels"], row["clip"] = decoded_to_columns(_decoded(self._decoder, work.uri))
         except ClipError as error:
-            if self._is_elsewhere(work.uri):
-                self._board.stop(_no_clips_here(work.uri))
             row["problem"] = str(error)
         except LgsrrError as error:  # no clip can be decoded here
             self._board.stop(str(error))
         return row
 
-    @staticmethod
-    def _is_elsewhere(uri: str) -> bool:
-        """Whether the folder of a clip, which the driver has listed, is not there on this node."""
-        return not storage.is_uri(uri) and not os.path.isdir(os.path.dirname(uri))
 
-
-def _no_clips_here(uri: str) -> str:
-    return (
-        f"{os.path.dirname(uri)}: the node {socket.gethostname()} does not see that folder of clips, which the driver "
-        "does. Put the clips where all nodes see them, an s3:// prefix or a mounted folder, and name it with --videos"
-    )
+def _decoded(decoder: Decoder, uri: str) -> Decoded:
+    """A clip's frames. Raises ClipError for the clip's own faults, DataError where this node lacks its whole folder,
+    which the driver has listed: that is no fault of the clip, and no clip of the folder would fare better.
+    """
+    try:
+        return decoder.decode(uri)
+    except ClipError as error:
+        folder = os.path.dirname(uri)
+        if storage.is_uri(uri) or os.path.isdir(folder):
+            raise
+        raise DataError(
+            f"{folder}: the node {socket.gethostname()} does not see that folder of clips, which the driver does. Put "
+            "the clips where all nodes see them, an s3:// prefix or a mounted folder, and name it with --videos"
+        ) from error
 
 
 class DescribeRows:
@@ -122,7 +124,7 @@ class DescribeRows:
 
     async def _one(self, work: DescribeWork, pixels: Any, clip: str | None, problem: str | None) -> Outcome:
         stopped = Outcome(id=work.id, stage="describe", status="stopped")
-        if problem is not None and not await asyncio.to_thread(self._board.stop_reason):
+        if problem is not None:
             return self._given_up(work, "decoder" if "the decoder" in problem else "clip", problem)
         if self._describer is None or await asyncio.to_thread(self._board.stop_reason) is not None:
             return stopped
@@ -160,7 +162,7 @@ class DescribeRows:
     def _decode(self, uri: str) -> Decoded:
         if self._decoder is None:
             self._decoder = Decoder(self._asking.engine.frames, max_side=self._asking.engine.max_side)
-        return self._decoder.decode(uri)
+        return _decoded(self._decoder, uri)
 
     def _given_up(self, work: DescribeWork, kind: str, detail: str) -> Outcome:
         model = self._asking.engine.model

@@ -11,7 +11,6 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NoReturn
 
 from aiohttp import web
@@ -38,9 +37,8 @@ class StandIn:
         latency_s: float = 0.0,
         keep_bodies: bool = True,
         batch_looks: int = 1,
-        journal: Path | None = None,
     ) -> None:
-        self.seen = Seen(keep_bodies=keep_bodies, journal=journal)
+        self.seen = Seen(keep_bodies=keep_bodies)
         self.port = 0
         self._faults = FaultPicker(faults)
         self._window = SlidingWindow(limits) if limits else None

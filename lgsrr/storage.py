@@ -37,6 +37,11 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+def absolute(path: str) -> str:
+    """A local path from the root on; a URI as it is."""
+    return path if is_uri(path) else os.path.abspath(os.path.expanduser(path))
+
+
 def kind(path: str) -> Kind:
     """What lies at `path`. A folder on the way that may not be entered is a DataError, not "missing"."""
     with _explained(path):

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from lgsrr import cli
+from lgsrr import cli, storage
 from lgsrr.catalog import load_dataset
 from lgsrr.config import TrainConfig, recipe
 from lgsrr.destination import TrackingConfig
@@ -146,10 +146,12 @@ def _run(
 
     from lgsrr.board import Board
     from lgsrr.cluster import connected, ctrl_c_interrupts, settle_cpus, settle_gpu
+    from lgsrr.place import marked
     from lgsrr.progress import TrainingProgress
     from lgsrr.worker import Job, train_worker
 
-    with connected():
+    kept = storage.join(folder.storage(config), folder.name)
+    with connected(), marked(kept, "--storage") as place:
         use_gpu = settle_gpu(config.gpu, config.workers)
         cpus = settle_cpus(config.cpus_per_worker, config.workers)
         board = Board.on_this_node()
@@ -159,6 +161,7 @@ def _run(
             fingerprint=fingerprint,
             features=ray.put(features),
             board=board,
+            place=place,
         )
         trainer = TorchTrainer(
             train_worker,

@@ -16,7 +16,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -39,6 +39,7 @@ from lgsrr.memory import TRIM_EVERY, bound_caches, trim
 from lgsrr.metrics import scores
 from lgsrr.model import LGSRR, Relations, learns_importance
 from lgsrr.optimizer import make_optimizer, rate_at, set_rate, uncorrected
+from lgsrr.place import Place
 from lgsrr.predictions import predictions_table, write_predictions
 from lgsrr.pretrained import encoder_folder, load_encoder
 from lgsrr.records import Split
@@ -46,6 +47,8 @@ from lgsrr.run_folder import FINISHED, MODEL, PREDICTIONS
 from lgsrr.run_state import RunState, load_optimizer, load_trained, read_state, save_state
 from lgsrr.saved_model import ModelCard, new_model, save_model
 from lgsrr.signature import write_signature
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class Job:
     """In the object store, one copy per node; of the K aspects used, or of more."""
     board: Post
     """Where the first worker posts what the driver shows and records."""
+    place: Place | None = None
+    """Where checkpoints go, if that is a folder of the driver's."""
     test: bool = True
     """Whether the best epoch is tested, and its model saved, at the end. A search leaves the test split alone until it
     has chosen; the same job with True then goes on from where this one ended."""
@@ -89,6 +94,7 @@ class Worker:
     def __init__(self, job: Job, channel: Channel) -> None:
         self.job, self.config, self.channel = job, job.config, channel
         self.rank, self.world = channel.rank, channel.world
+        self._check_place()
         torch.set_num_threads(self.config.cpus_per_worker or 1)
         bound_caches()
         torch.manual_seed(self.config.seed)
@@ -110,6 +116,12 @@ class Worker:
         self.train_rows = self.features.indices("train")
         self.steps_per_epoch = math.ceil(len(self.train_rows) / self.config.batch_size)
         self.state = RunState(fingerprint=job.fingerprint)
+
+    def _check_place(self) -> None:
+        """Raises TrainingError, in all workers alike, where one of them does not see the driver's checkpoints."""
+        problem = None if self.job.place is None else self.job.place.problem()
+        if found := [told for told in self._gather(problem) if told is not None]:
+            raise TrainingError(found[0])
 
     def run(self) -> None:
         """Train what is left to train, then test the best epoch."""
@@ -230,7 +242,8 @@ class Worker:
         logits_BC = torch.from_numpy(answers.logits_BC)
         return answers, figures | {"loss": F.cross_entropy(logits_BC, torch.from_numpy(labels)).item()}
 
-    def _gather(self, mine: Answers) -> list[Answers]:
+    def _gather(self, mine: T) -> list[T]:
+        """What every worker has, for all of them."""
         if self.world == 1:
             return [mine]
         gathered: list[Any] = [None] * self.world

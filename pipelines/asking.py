@@ -2,8 +2,8 @@
 
 What was answered before is found in the answer store and costs nothing. What is paid for is stored before anybody uses
 it, also when whoever asked has gone away meanwhile. Failures are treated by type: the server's are tried again after a
-growing random pause, a 429 makes the whole cluster wait, a refusal is the row's fate, and what no request will survive
-stops the job.
+growing random pause, a 429 makes the whole cluster wait, a server that is away is waited for, a refusal is the row's
+fate, and what no request will survive stops the job.
 """
 
 from __future__ import annotations
@@ -19,9 +19,23 @@ from lgsrr.errors import ConfigError, LgsrrError
 
 from .answers import AnswerStore
 from .budget_client import Budget, Reservation
-from .calls import Answer, CallError, Fatal, LlmClient, RateLimited, Refused, Request, Stopped, Transient, Usage
+from .calls import (
+    Answer,
+    CallError,
+    Fatal,
+    LlmClient,
+    RateLimited,
+    Refused,
+    Request,
+    Stopped,
+    Transient,
+    Unreachable,
+    Usage,
+)
 
 T = TypeVar("T")
+_KNOCKS = 4
+"""Pauses before a server that is away is asked for again grow so often."""
 STORE_THREADS = 16
 """Answers that are read or written at the same time; on S3 each takes about 50 ms."""
 
@@ -38,11 +52,13 @@ class RetryPolicy:
     """Upper limit of that bound."""
     patience_s: float = 1200.0
     """Seconds that one request waits after 429s, all in all, before these count as failures."""
+    away_s: float = 120.0
+    """Seconds that one request waits for a server that cannot be reached, before the job ends: it is no row's fault."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigError(f"attempts is {self.attempts}; expected 1 or more.")
-        if min(self.base_s, self.cap_s, self.patience_s) < 0:
+        if min(self.base_s, self.cap_s, self.patience_s, self.away_s) < 0:
             raise ConfigError(f"{self} has a negative time; expected seconds, 0 or more.")
 
     def pause_s(self, failures: int, rng: random.Random) -> float:
@@ -66,6 +82,9 @@ class _Tries:
     limited_s: float = 0.0
     waited_s: float = 0.0
     was_limited: bool = False
+    unreached: int = 0
+    away_s: float = 0.0
+    """Waited for a server that could not be reached, since it last was."""
     pause_s: float = 0.0
     paid: Usage = Usage()  # noqa: RUF009  (frozen)
 
@@ -203,6 +222,10 @@ class Asker:
             raise Refused(error.reason, kind=error.kind, usage=tries.paid) from error
         if not isinstance(error, Transient):
             raise error
+        if isinstance(error, Unreachable):
+            self._unreached(error, tries)
+            return
+        tries.unreached, tries.away_s = 0, 0.0
         tries.was_limited = isinstance(error, RateLimited)
         if tries.was_limited:
             self._budget.pause(error.retry_after_s, error.reason)
@@ -212,6 +235,17 @@ class Asker:
             reason = f"no answer after {tries.calls} calls; the last failed: {error.reason}"
             raise Refused(reason, kind="attempts", usage=tries.paid) from error
         tries.pause_s = 0.0 if tries.was_limited else self._pause_after(error, tries.failures)
+
+    def _unreached(self, error: Unreachable, tries: _Tries) -> None:
+        """Wait, and knock again within seconds; a server that stays away ends the job, and sets no row aside."""
+        if tries.away_s >= self._retry.away_s:
+            reason = f"{error.reason} It has been away for {tries.away_s:.0f} s: look whether it is there."
+            self._budget.stop(reason)
+            raise Stopped(reason) from error
+        tries.was_limited = False
+        tries.unreached += 1
+        tries.pause_s = self._pause_after(error, min(tries.unreached, _KNOCKS))
+        tries.away_s += tries.pause_s
 
     def _pause_after(self, error: Transient, failures: int) -> float:
         if error.retry_after_s is not None:

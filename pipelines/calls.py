@@ -141,6 +141,10 @@ class Transient(CallError):  # noqa: N818
         self.retry_after_s = retry_after_s
 
 
+class Unreachable(Transient):
+    """No connection came about, so that nothing was sent and nothing paid for: the server is away, for all requests."""
+
+
 class RateLimited(Transient):
     """429: everybody waits `retry_after_s` seconds (None: the server did not say)."""
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from lgsrr.errors import ClipError, LgsrrError
+from lgsrr import storage
+from lgsrr.errors import ClipError, DataError, LgsrrError
 
 from .answers import AnswerStore
 from .background import BackgroundLoop
@@ -46,6 +48,7 @@ class DecodeRows:
     def __init__(self, out: str, frames: int, max_side: int | None, board: JobBoard) -> None:
         self._decoder = Decoder(frames, max_side=max_side)
         self._answers, self._board = AnswerStore(out), board
+        board.check_output()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = [self._one(DescribeWork.from_text(text)) for text in batch.column("work").to_pylist()]
@@ -56,12 +59,28 @@ class DecodeRows:
         if self._board.stop_reason() is not None or all(self._answers.get(call) for call in work.calls):
             return row
         try:
-            row["pixels"], row["clip"] = decoded_to_columns(self._decoder.decode(work.uri))
+            row["pixels"], row["clip"] = decoded_to_columns(_decoded(self._decoder, work.uri))
         except ClipError as error:
             row["problem"] = str(error)
         except LgsrrError as error:  # no clip can be decoded here
             self._board.stop(str(error))
         return row
+
+
+def _decoded(decoder: Decoder, uri: str) -> Decoded:
+    """A clip's frames. Raises ClipError for the clip's own faults, DataError where this node lacks its whole folder,
+    which the driver has listed: that is no fault of the clip, and no clip of the folder would fare better.
+    """
+    try:
+        return decoder.decode(uri)
+    except ClipError as error:
+        folder = os.path.dirname(uri)
+        if storage.is_uri(uri) or os.path.isdir(folder):
+            raise
+        raise DataError(
+            f"{folder}: the node {socket.gethostname()} does not see that folder of clips, which the driver does. Put "
+            "the clips where all nodes see them, an s3:// prefix or a mounted folder, and name it with --videos"
+        ) from error
 
 
 class DescribeRows:
@@ -73,6 +92,7 @@ class DescribeRows:
         self._asking = asking
         self._decoder: Decoder | None = None
         self._describer: Describer | None = None
+        board.check_output()
         try:
             self._describer = self._loop.run(self._start(out, setup))
         except (LgsrrError, ImportError) as error:  # the next actor would fare no better
@@ -142,7 +162,7 @@ class DescribeRows:
     def _decode(self, uri: str) -> Decoded:
         if self._decoder is None:
             self._decoder = Decoder(self._asking.engine.frames, max_side=self._asking.engine.max_side)
-        return self._decoder.decode(uri)
+        return _decoded(self._decoder, uri)
 
     def _given_up(self, work: DescribeWork, kind: str, detail: str) -> Outcome:
         model = self._asking.engine.model

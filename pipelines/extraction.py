@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from lgsrr import storage
 from lgsrr.early_end import command_line
 from lgsrr.errors import LgsrrError
 from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE
@@ -64,6 +65,8 @@ class Extraction:
     """The run of one command."""
 
     def __init__(self, config: ExtractConfig, console: Console) -> None:
+        # Actors run in folders of their own, where a relative path would lead elsewhere.
+        config = dataclasses.replace(config, out=storage.absolute(config.out))
         self.config, self.console = config, console
         self.output = Output(config.out)
         self.answers = AnswerStore(config.out)

@@ -51,9 +51,10 @@ class Job:
     def board(self) -> JobBoard:
         if self._board is None:
             from lgsrr.cluster import connected
+            from lgsrr.place import marked
 
             self._stack.enter_context(connected())
-            self._board = JobBoard.start()
+            self._board = JobBoard.start(self._stack.enter_context(marked(self._output.out, "--out")))
             self._stack.enter_context(stopping(self.stop))
         return self._board
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import ray
 
+from lgsrr.place import Place
+
 GIVE_UP_AFTER = 3
 """Times that a clip may be begun."""
 
@@ -23,15 +25,21 @@ GIVE_UP_AFTER = 3
 class JobBoard:
     """The actor's client; it may be sent to other actors."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, actor: Any, place: Place | None = None) -> None:
+        """`place`: the output, where it is a folder of the driver's."""
+        self._actor, self._place = actor, place
         self._asked_at = -math.inf
         self._reason: str | None = None
 
     @classmethod
-    def start(cls) -> JobBoard:
+    def start(cls, place: Place | None = None) -> JobBoard:
         """A board for this job."""
-        return cls(ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote())
+        return cls(ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote(), place)
+
+    def check_output(self) -> None:
+        """End the job where this process does not see the output: what it pays for would be kept nowhere."""
+        if self._place is not None and (problem := self._place.problem()) is not None:
+            self.stop(problem)
 
     def stop(self, reason: str) -> None:
         """End the job for `reason`; the first reason stands."""
@@ -64,7 +72,7 @@ class JobBoard:
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return JobBoard, (self._actor,)
+        return JobBoard, (self._actor, self._place)
 
 
 class _Board:

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import httpx2
 import openai
 
-from .calls import Answer, CallError, Json, Request, Transient
+from .calls import Answer, CallError, Json, Request, Transient, Unreachable
 from .chat_wire import Headers, Price, answer_in, brief, failure_of, wire_body
 from .endpoint import Endpoint
 
@@ -141,7 +141,8 @@ class OpenAiClient:
             failure = failure_of(error.status_code, safe, error.response.headers, self.endpoint)
         except openai.APIConnectionError as error:
             reason = self._without_key(str(error.__cause__ or "")) or type(error.__cause__).__name__
-            failure = Transient(f"The connection to {self.endpoint.url} failed: {reason}")
+            kind = Unreachable if isinstance(error.__cause__, httpx2.ConnectError) else Transient
+            failure = kind(f"The connection to {self.endpoint.url} failed: {reason}")
         raise failure
 
     def _hand_over(self, headers: httpx2.Headers) -> None:

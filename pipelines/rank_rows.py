@@ -29,6 +29,7 @@ class RankRows:
         self._ask, self._board = ask, board
         self._loop, self._leaving = BackgroundLoop(), contextlib.AsyncExitStack()
         self._asker: Asks | None = None
+        board.check_output()
         try:
             self._asker = self._loop.run(self._leaving.enter_async_context(setup.asking()))
         except LgsrrError as error:  # such as a key that is not there on this node

@@ -15,7 +15,7 @@ from pipelines.answers import AnswerStore
 from pipelines.asking import Asker, RetryPolicy
 from pipelines.budget_actor import Desk
 from pipelines.budget_client import Budget
-from pipelines.calls import Answer, Fatal, RateLimited, Refused, Request, Stopped, Transient, Usage
+from pipelines.calls import Answer, Fatal, RateLimited, Refused, Request, Stopped, Transient, Unreachable, Usage
 from pipelines.prices import Price
 from pipelines.rate_budget import Limits
 from tests.test_rate_budget import VirtualLoop, virtually
@@ -151,6 +151,34 @@ def test_a_request_that_fails_at_every_try_is_refused_with_what_it_cost(tmp_path
         assert (caught.value.kind, caught.value.usage, bench.client.calls) == ("attempts", PAID, 6)
 
     on_bench(tmp_path, Scripted(*(Transient("500") for _ in range(5)), Transient("500", usage=PAID)), body)
+
+
+def test_a_server_that_is_away_for_a_minute_costs_no_row_and_no_try(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        back = asyncio.get_running_loop().time() + 60
+        away = bench.client.call
+
+        async def call(request: Request) -> Answer:
+            if asyncio.get_running_loop().time() < back:
+                raise Unreachable("no connection")
+            return await away(request)
+
+        bench.client.call = call  # type: ignore[method-assign]
+        answers = await asyncio.gather(*(bench.asker.ask(request(f"{n}")) for n in range(20)))
+        assert len(answers) == bench.client.calls == 20
+        assert 60 <= max(answer.waited_s for answer in answers) < 60 + 8 + 1, "who waits knocks every few seconds"
+
+    on_bench(tmp_path, Scripted(), body)
+
+
+def test_a_server_that_stays_away_ends_the_job_and_sets_no_row_aside(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        with pytest.raises(Stopped, match=r"no connection It has been away for 1[23]\d s"):
+            await bench.asker.ask(request())
+        with pytest.raises(Stopped, match="no connection"):
+            await bench.asker.ask(request("another"))
+
+    on_bench(tmp_path, Scripted(*(Unreachable("no connection") for _ in range(400))), body)
 
 
 def test_a_server_that_says_when_to_come_back_is_obeyed(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from lgsrr import storage
 from lgsrr.cluster import connected
 from lgsrr.destination import TrackingConfig
 from lgsrr.early_end import Helps, accounted
-from lgsrr.errors import TrainingError
+from lgsrr.errors import ConfigError, TrainingError
 from lgsrr.metrics import SCORES
+from lgsrr.place import marked
 from lgsrr.tracker import describe
 from tune.folder import run_name
 from tune.jobs import Jobs
@@ -103,6 +104,7 @@ class Conductor:
         self._jobs = Jobs(plan.dataset, plan.config.training(), self._cpus)
         self._runs: dict[str, tuple[Trial, int]] = {}
         self._seen: dict[str, dict[str, Any]] = {}
+        self._misplaced: str | None = None
 
     # Training
 
@@ -148,15 +150,18 @@ class Conductor:
         jobs = {}
         for run, (trial, seed) in self._runs.items():
             jobs[run] = self._jobs.make(trial, seed, test=test)
-        work = Work(
-            storage=self._folder.storage(self._config.storage),
-            jobs=jobs, cpus=self._cpus, gpus=self._gpus, workers=self._config.workers,
-            in_group=self._config.in_group,
-        )  # fmt: skip
-        run_step(
-            work, scheduler, self, scratch=self._folder.scratch(),
-            at_once=self._config.at_once, retries=self._config.max_failures,
-        )  # fmt: skip
+        kept = self._folder.storage(self._config.storage)
+        with marked(kept, "--storage") as place:
+            work = Work(
+                storage=kept, jobs=jobs, cpus=self._cpus, gpus=self._gpus, workers=self._config.workers,
+                in_group=self._config.in_group, place=place,
+            )  # fmt: skip
+            run_step(
+                work, scheduler, self, scratch=self._folder.scratch(),
+                at_once=self._config.at_once, retries=self._config.max_failures,
+            )  # fmt: skip
+        if self._misplaced is not None:
+            raise ConfigError(self._misplaced)
 
     def _drop_stopped(self) -> None:
         """Drop the checkpoints of what is out of the race: the results hold its figures."""
@@ -210,6 +215,9 @@ class Conductor:
     def ended(self, run: str, failure: str | None) -> None:
         trial, seed = self._runs[run]
         seen = self._seen.get(run, {})
+        if "misplaced" in seen:  # no result of this seed: it was not begun
+            self._misplaced = seen["misplaced"]
+            return
         failure = failure or seen.get("failure")
         if "tested" in seen:
             scores = seen["tested"]["scores"]

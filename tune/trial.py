@@ -18,6 +18,7 @@ from typing import Any
 
 from lgsrr import storage
 from lgsrr.errors import LgsrrError
+from lgsrr.place import Place
 from lgsrr.run_folder import FINISHED
 from lgsrr.worker import Job, train_job, train_worker
 from tune.own_process import OwnProcessChannel, local_copy
@@ -45,6 +46,8 @@ class Work:
     """Of each run."""
     in_group: bool
     """Whether a run is trained by a worker group of Ray Train, or in its trial's own process."""
+    place: Place | None = None
+    """The storage, if that is a folder of the driver's."""
 
     def folder(self, run: str) -> str:
         """Where a run's checkpoints lie."""
@@ -76,6 +79,9 @@ def train_seed(config: Mapping[str, Any], work: Work) -> None:
     from ray import tune
 
     run = str(config[RUN])
+    if work.place is not None and (problem := work.place.problem()) is not None:
+        tune.report({"misplaced": problem})
+        return
     with _reported_failures():
         failure = _in_worker_group(run, work) if work.in_group else _in_own_process(run, work)
         if failure is not None:

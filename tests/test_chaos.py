@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from tests.chaos.__main__ import run_plan
-from tests.chaos.plan import KINDS, ONLY, PROGRAMS, make_plan, mixed
-from tests.chaos.points import POINTS, point
+from tests.chaos.plan import KINDS, ONLY, PROGRAMS, Program, make_plan, mixed
+from tests.chaos.points import POINTS, held, point
 from tests.chaos.rounds import Outcome
 from tests.chaos.servers import paid_twice
 from tests.chaos.table import faults, show
@@ -31,6 +31,13 @@ def test_every_kind_meets_every_program_that_can_meet_it_where_the_minutes_allow
 def test_every_named_point_is_picked() -> None:
     for program in PROGRAMS:
         assert {point(program, pick)[0] for pick in range(40)} == set(POINTS[program])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_named_point_is_a_function_of_the_project(program: Program) -> None:
+    for module, path, _ in POINTS[program].values():
+        holder, name = held(module, path)
+        assert callable(getattr(holder, name))
 
 
 def test_what_differs_and_what_was_paid_twice_without_being_in_flight_is_told() -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lgsrr import storage
+from lgsrr.cluster import set_environment
 from lgsrr.errors import LgsrrError
 from lgsrr.place import Place
 from lgsrr.run_folder import FINISHED
@@ -106,8 +106,7 @@ def _in_worker_group(run: str, work: Work) -> str | None:
 
     from lgsrr.board import Board
 
-    # Ray looks at its workers every two seconds; an epoch may take less.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    set_environment()
     board = Board.on_this_node()
     job = dataclasses.replace(work.jobs[run], board=board)
     trainer = TorchTrainer(

@@ -17,8 +17,8 @@ from tests.chaos.plan import Program
 When = Literal["before", "after"]
 POINTS: dict[Program, dict[str, tuple[str, str, When]]] = {
     "extraction": {
-        "before a part": ("pipelines.output", "Output._put_part", "before"),
-        "after a part": ("pipelines.output", "Output._put_part", "after"),
+        "before a part": ("pipelines.parts", "Parts.put", "before"),
+        "after a part": ("pipelines.parts", "Parts.put", "after"),
         "before the aspects": ("pipelines.output", "Output.write_json", "before"),
         "while tidying": ("lgsrr.storage", "remove", "after"),
         "before the manifest": ("pipelines.extraction", "Extraction._finish", "before"),
@@ -74,14 +74,20 @@ def dying(action: Callable[..., Any], when: When, nth: int) -> Callable[..., Any
     return act
 
 
-def main() -> None:
-    """Run a command up to a point."""
-    name, nth, program = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    module, path, when = POINTS[program][name]  # type: ignore[index]
+def held(module: str, path: str) -> tuple[Any, str]:
+    """The module or class that holds what stands at a dotted path, and its name there."""
     holder: Any = importlib.import_module(module)
     *owners, attribute = path.split(".")
     for owner in owners:
         holder = getattr(holder, owner)
+    return holder, attribute
+
+
+def main() -> None:
+    """Run a command up to a point."""
+    name, nth, program = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    module, path, when = POINTS[program][name]  # type: ignore[index]
+    holder, attribute = held(module, path)
     setattr(holder, attribute, dying(getattr(holder, attribute), when, nth))
     start, told = MAINS[program]  # type: ignore[index]
     sys.argv = [told, *sys.argv[4:]]

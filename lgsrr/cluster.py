@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_DISABLE_RECORD_USAGE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a worker waits after each epoch until it is looked at: 2 s of Ray's own
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # after each epoch a worker waits to be looked at; 2 by itself
 }
 
 

@@ -15,6 +15,7 @@ from lgsrr.files import atomic_path
 
 from .small import untrained, write_small_settings
 from .small_exam import ExamConfig, examine
+from .train_small import STEPS
 
 CARD = """# The small VideoLLaMA2
 
@@ -62,8 +63,7 @@ def write_card(out: Path, weights: Mapping[str, Tensor], settings: Mapping[str, 
             vocabulary=model.config.vocab_size,
             megabytes=size / 1e6,
             glances=settings["glances"] * settings["glances_batch"],
-            lessons=sum(settings[name] for name in ("lessons", "looks", "review", "practice", "recital", "encore"))
-            * settings["lessons_batch"],
+            lessons=sum(settings[name] for name in STEPS[1:]) * settings["lessons_batch"],
             settings=json.dumps({k: v for k, v in settings.items() if k not in ("out", "work")}),
             clips=asked.clips,
             seed=asked.seed,

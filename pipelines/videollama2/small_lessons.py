@@ -85,6 +85,8 @@ class Lesson:
     """Where the middle of the speaker's face is in each frame, in parts of the picture; outside 0 to 1 once gone."""
     looks: tuple[tuple[int, tuple[float, float], tuple[float, float]], ...]
     """Of every face that is seen: the frame, where in it, and where it looks (left to right, up to down, −1 to 1)."""
+    hands: tuple[tuple[tuple[float, float], tuple[float, float]], ...]
+    """Where the speaker's hands are in each frame, as `faces`."""
 
 
 def lesson(number: str, frames: int, *, heads: float = 0.0) -> Lesson:
@@ -113,6 +115,7 @@ def lesson(number: str, frames: int, *, heads: float = 0.0) -> Lesson:
             for pose in there
             if not pose.from_behind
         ),
+        hands=tuple(hands_of(there[-1]) for there in people),
     )
 
 

@@ -3,8 +3,8 @@
 First the tower looks at single frames and tells what is on them, through heads that are dropped afterwards: a frame
 costs an eighth of a clip, and no two are of the same scene. Then the connector and the language model learn to answer
 questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up, from
-the third stage on with one more that follows where faces look. Then all of it practises together on what is hardest;
-at last the words of the answers weigh most.
+the third stage on with one more that follows where faces look. Then all of it practises together how heads and hands
+move; at last the words of the answers weigh most.
 
 N frames or clips, P patches, L tokens of a clip, D hidden, T tokens of question and answer.
 """
@@ -29,7 +29,8 @@ from .small_lessons import KINDS, Glance, Lesson
 ACTION, EXPRESSION, SHIRT = (list(KINDS).index(name) for name in ("action", "expression", "shirt"))
 HEAD_MOVES = ("nods", "shakes head")
 """Actions that only the head tells."""
-_MOVE_OF = {KINDS["action"].index(name): place for place, name in enumerate(HEAD_MOVES)}
+HAND_MOVES = ("waves", "points", "hands over", "claps")
+"""Actions that only the hands tell."""
 _IGNORED = -100
 """Stands in the labels for tokens that are not learned: the question's."""
 
@@ -114,13 +115,16 @@ def _loss_at(decide: nn.Module, features_NPD: Tensor, points: Sequence[tuple[int
 
 
 class ClipHeads(Heads):
-    """And what the token at the speaker's face shows, frame by frame: an expression, whose it is, and how it moves."""
+    """And what single tokens show: those at the speaker's face an expression, whose it is and how it moves; those at
+    the hands how they move.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.expression = nn.Linear(width, len(KINDS["expression"]))
         self.shirt = nn.Linear(width, len(KINDS["shirt"]))
-        self.move = nn.Linear(width, len(HEAD_MOVES) + 1)  # neither, too
+        self.head_move = nn.Linear(width, len(HEAD_MOVES) + 1)  # none of them, too
+        self.hand_move = nn.Linear(width, len(HAND_MOVES) + 1)
 
 
 class Lessons(nn.Module):
@@ -225,7 +229,8 @@ class Looks(Lessons):
 class Practice(Looks):
     """The fifth stage: as the third, all parts together, and in every second clip somebody nods or shakes the head.
 
-    Both come back to where they began, so that the mean over a clip shows neither: each token has to tell by itself.
+    Heads and hands come back to where they began, so that the mean over a clip shows no movement: each token at one
+    has to tell it by itself.
     """
 
     heads_turn = 0.5
@@ -234,13 +239,13 @@ class Practice(Looks):
 
     def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
         told = super()._at_faces(clip_NLD, grid, lessons)
-        at, moves = [], []
-        for n, lesson in enumerate(lessons):
-            seen = {_token_at(frame, face, grid) for frame, face in enumerate(lesson.faces) if _is_inside(face)}
-            at += [(n, place) for place in sorted(seen)]
-            moves += [_MOVE_OF.get(lesson.kinds[ACTION], len(HEAD_MOVES))] * len(seen)
-        logits_FC = self.heads.move(clip_NLD[[n for n, _ in at], [place for _, place in at]])
-        return told + 2 * F.cross_entropy(logits_FC, torch.tensor(moves))
+        faces = [[(face,) for face in lesson.faces] for lesson in lessons]
+        hands = [lesson.hands for lesson in lessons]
+        for decide, moves, points in (
+            (self.heads.head_move, HEAD_MOVES, faces), (self.heads.hand_move, HAND_MOVES, hands),
+        ):  # fmt: skip
+            told = told + 2 * _move_loss(decide, moves, points, clip_NLD, grid, lessons)
+        return told
 
 
 class Recital(Practice):
@@ -250,10 +255,35 @@ class Recital(Practice):
     answers_weigh = 4.0
 
 
-class Encore(Recital):
-    """The last stage: as the sixth, with clips as they come, or hands are forgotten over heads."""
+class Rehearsal(Practice):
+    """The seventh stage: as the fifth, with clips as they come, or hands are forgotten over heads."""
 
     heads_turn = 0.0
+
+
+class Encore(Recital):
+    """The last stage: as the sixth, with clips as they come."""
+
+    heads_turn = 0.0
+
+
+def _move_loss(
+    decide: nn.Module,
+    moves: Sequence[str],
+    points: Sequence[Sequence[Sequence[tuple[float, float]]]],
+    clip_NLD: Tensor,
+    grid: Sequence[int],
+    lessons: Sequence[Lesson],
+) -> Tensor:
+    """How each token at one of the points (of a clip, of a frame) moves: as one of `moves`, or as none of them."""
+    classes = {KINDS["action"].index(name): place for place, name in enumerate(moves)}
+    at, told = [], []
+    for n, (lesson, frames) in enumerate(zip(lessons, points, strict=True)):
+        seen = {_token_at(i, point, grid) for i, frame in enumerate(frames) for point in frame if _is_inside(point)}
+        at += [(n, place) for place in sorted(seen)]
+        told += [classes.get(lesson.kinds[ACTION], len(moves))] * len(seen)
+    logits_FC = decide(clip_NLD[[n for n, _ in at], [place for _, place in at]])
+    return F.cross_entropy(logits_FC, torch.tensor(told))
 
 
 def _is_inside(at: tuple[float, float]) -> bool:

@@ -52,6 +52,7 @@ import os, signal, sys
 from lgsrr import storage
 from pipelines import extract, extraction
 from pipelines.output import Output
+from pipelines.parts import Parts
 
 point, left = sys.argv[1], int(sys.argv[2])
 extraction.COMMIT_ROWS = 8
@@ -62,7 +63,7 @@ def die():
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-put_part, write_json, remove = Output._put_part, Output.write_json, storage.remove
+put_part, write_json, remove = Parts.put, Output.write_json, storage.remove
 
 def dying_put_part(self, folder, table):
     if point == "before a part":
@@ -81,7 +82,7 @@ def dying_remove(path):
     if point == "while tidying":
         die()
 
-Output._put_part, Output.write_json, storage.remove = dying_put_part, dying_write_json, dying_remove
+Parts.put, Output.write_json, storage.remove = dying_put_part, dying_write_json, dying_remove
 sys.argv = ["pipelines/extract.py", *sys.argv[3:]]
 extract.main()
 """

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -40,6 +41,7 @@ class Nodes:
         self._folder = tempfile.mkdtemp(prefix="nodes-", dir="/tmp")  # short: sockets lie below it
         self._cluster = Cluster(shutdown_at_exit=True)
         self._came: list[Any] = []
+        self._closed = threading.Event()
         with mock.patch("ray._private.utils.write_ray_address"):  # it would lead every `ray.init()` of this user here
             self.head = self._start(num_cpus=0, include_dashboard=False, temp_dir=self._folder, _system_config=_HEALTH)
 
@@ -59,7 +61,7 @@ class Nodes:
         def add() -> Any:
             return self._start(num_cpus=cpus, env_vars=dict(env or {}))
 
-        self._came.append(_with_own_disk(hidden, add) if hidden else add())
+        self._came.append(_with_own_disk(hidden, add, self._closed) if hidden else add())
         return self._came[-1]
 
     def _start(self, **settings: Any) -> Any:
@@ -121,6 +123,7 @@ class Nodes:
             with contextlib.suppress(Exception):
                 node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
         kill(below)
+        self._closed.set()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -165,13 +168,13 @@ def can_hide() -> bool:
             return False
 
 
-def _with_own_disk(hidden: Sequence[Path], action: Callable[[], T]) -> T:
+def _with_own_disk(hidden: Sequence[Path], action: Callable[[], T], until: threading.Event | None = None) -> T:
     """What `action` gives in a thread to which, and to whose children, the hidden folders are empty.
 
-    Raises OSError where that may not be.
+    Linux kills Ray's processes when the thread that started them ends, so that it stays `until` told otherwise. Raises
+    OSError where a thread may have no disk of its own.
     """
-    found: list[T] = []
-    failed: list[BaseException] = []
+    outcome: Future[T] = Future()
 
     def run() -> None:
         try:
@@ -179,16 +182,15 @@ def _with_own_disk(hidden: Sequence[Path], action: Callable[[], T]) -> T:
             _call("mount", b"none", b"/", None, _PRIVATE, None)
             for folder in hidden:
                 _call("mount", b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=16m")
-            found.append(action())
+            outcome.set_result(action())
         except BaseException as error:
-            failed.append(error)
+            outcome.set_exception(error)
+            return
+        if until is not None:
+            until.wait()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result()
 
 
 def _call(name: str, *arguments: Any) -> None:

@@ -34,6 +34,7 @@ from tests.extraction_runs import (
     write_clips,
     write_table,
 )
+from tests.s3 import s3_at
 
 moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("store", "ray_cluster")]
@@ -104,13 +105,7 @@ def store() -> Iterator[Front]:
     _, port = moto.get_host_and_port()
     front = Front(port)
     threading.Thread(target=front.serve_forever, daemon=True).start()
-    with pytest.MonkeyPatch.context() as patched, tracked_in_memory():
-        patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{front.server_address[1]}")
-        patched.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patched.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patched.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        for name in ("HTTP_PROXY", "http_proxy", "AWS_PROFILE"):
-            patched.delenv(name, raising=False)
+    with s3_at(f"http://127.0.0.1:{front.server_address[1]}"), tracked_in_memory():
         files, _ = storage._remote(BUCKET)
         files.mkdir("clips")
         yield front

@@ -45,6 +45,7 @@ from tests.extraction_runs import (
     write_table,
 )
 from tests.nodes import NODE_CPUS, Nodes, can_hide, nodes
+from tests.s3 import s3_at
 from tests.search_runs import search_config, searched, table
 from tests.tiny import numbers, tiny_config, without_dropout
 
@@ -53,9 +54,6 @@ pytestmark = pytest.mark.slow
 COUNTS: dict[Any, int] = {"train": 30, "dev": 5, "test": 5}
 NAMES = names_of(COUNTS)
 AT_ONCE, RPM = 6, 240
-AWS = {
-    "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1",
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,11 +80,7 @@ def a_store() -> Iterator[str]:
     moto = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in {**AWS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-            patched.setenv(name, value)
-        for name in ("HTTP_PROXY", "http_proxy", "AWS_PROFILE"):
-            patched.delenv(name, raising=False)
+    with s3_at(f"http://{host}:{port}"):
         files, _ = storage._remote("s3://nodes")
         files.mkdir("nodes")
         yield "s3://nodes"

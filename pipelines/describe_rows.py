@@ -89,6 +89,7 @@ class DescribeRows:
     def __init__(self, out: str, asking: Asking, board: JobBoard, setup: LlmSetup | None) -> None:
         self._loop, self._leaving, self._board = BackgroundLoop(), contextlib.AsyncExitStack(), board
         self._alone = asyncio.Lock()
+        self._engine_died = False
         self._asking = asking
         self._decoder: Decoder | None = None
         self._describer: Describer | None = None
@@ -151,11 +152,16 @@ class DescribeRows:
         return await self._described(describer, work, decoded)
 
     async def _described(self, describer: Describer, work: DescribeWork, decoded: Decoded | None) -> Outcome:
+        if self._engine_died:  # while this clip waited for its turn: it is not begun, so that no death counts against it
+            raise EngineDead("the engine died before this clip was begun")
         await asyncio.to_thread(self._board.begin, work.id)
         try:
             outcome = await describer.describe(work, decoded)
         except NeedsClip:  # its first answer was kept, and cannot be read: it takes the clip to ask once more
             outcome = await describer.describe(work, await asyncio.to_thread(self._decode, work.uri))
+        except EngineDead:
+            self._engine_died = True
+            raise
         await asyncio.to_thread(self._board.finish, work.id)
         return outcome
 

@@ -88,7 +88,7 @@ def epochs_kept(runs: Path) -> int:
     for path in (runs / "checkpoints").glob("*/checkpoint_manager_snapshot.json"):
         with contextlib.suppress(ValueError):  # it is being written
             results = json.loads(path.read_text(encoding="utf-8"))["checkpoint_results"]
-            return max((int(result["metrics"]["epoch"]) for result in results), default=0)
+            return max((int(result["metrics"].get("epoch", 0)) for result in results), default=0)
     return 0
 
 

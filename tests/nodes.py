@@ -91,14 +91,18 @@ class Nodes:
             raise
 
     def processes(self, node: Any) -> list[Process]:
-        """The workers of a node: Ray's actors and tasks, each with its kind in its title."""
-        raylet = node.all_processes["raylet"][0].process.pid
-        below = [process for process in descendants(raylet) if process.title().startswith("ray::")]
+        """The workers of a node: Ray's actors and tasks, each with its kind in its title; none of one that is gone."""
+        raylets = [raylet.process.pid for raylet in node.all_processes.get("raylet", ())]
+        found = [process for raylet in raylets for process in descendants(raylet)]
+        below = [process for process in found if process.title().startswith("ray::")]
         return sorted(below, key=lambda process: process.pid)
 
-    def lose(self, node: Any) -> None:
-        """A node is gone, as its machine is: every process of it is killed."""
+    def lose(self, node: Any, *, raylet_first_s: float = 0.0) -> None:
+        """A node is gone, as its machine is: every process of it is killed, its raylet perhaps so much earlier."""
         below = self.processes(node)
+        if raylet_first_s:
+            node.kill_raylet(check_alive=False)
+            time.sleep(raylet_first_s)
         if node is self.head:
             node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
         else:

@@ -24,9 +24,7 @@ def actor(world: World, driver: Process, strike: Strike) -> str:
 
 def raylet(world: World, driver: Process, strike: Strike) -> str:
     node = world.nodes.workers[strike.pick % len(world.nodes.workers)]
-    node.kill_raylet(check_alive=False)
-    time.sleep(0.5)  # so long its processes outlive it, where they do not see it themselves
-    world.replace(node)
+    world.replace(node, raylet_first_s=0.5)  # so long its processes outlive it, where they do not see it themselves
     return "a node's raylet"
 
 

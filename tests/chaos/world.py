@@ -39,9 +39,9 @@ class World:
         self.nodes.close()
         self.nodes = self._nodes()
 
-    def replace(self, node: Any) -> None:
+    def replace(self, node: Any, *, raylet_first_s: float = 0.0) -> None:
         """A node is gone, and another one comes, as a pool of nodes does it."""
-        self.nodes.lose(node)
+        self.nodes.lose(node, raylet_first_s=raylet_first_s)
         self.nodes.add()
 
     def actors(self) -> list[Process]:

@@ -82,8 +82,9 @@ def quietly(planned: Plan) -> None:
 
 
 def measure_race(settings: Settings, folder: Path) -> None:
-    whole = plan(config_of(settings, folder, name="grid", halving=1.0))
-    raced = plan(config_of(settings, folder, name="race"))
+    at_once = psutil.cpu_count()  # more would wait for each other
+    whole = plan(config_of(settings, folder, name="grid", halving=1.0, at_once=at_once))
+    raced = plan(config_of(settings, folder, name="race", at_once=at_once))
     for planned in (whole, raced):
         quietly(planned)
     grid_trials = [t for t in Ledger(whole).trials() if t.origin == "grid"]

@@ -43,6 +43,7 @@ def full_price(server: StandIn, config: ExtractConfig) -> float:
     )
 
 
+@pytest.mark.slow
 def test_a_batch_ranks_every_row_at_half_the_price_and_nothing_is_asked_live(tmp_path: Path) -> None:
     with serve() as server:
         config = ranked_by_batch(tmp_path, server)
@@ -58,6 +59,7 @@ def test_a_batch_ranks_every_row_at_half_the_price_and_nothing_is_asked_live(tmp
         assert_nothing_twice(config.out)
 
 
+@pytest.mark.slow
 def test_what_a_batch_leaves_open_is_asked_live(tmp_path: Path) -> None:
     with serve(faults=faults(Fault(kind="batch_partial"))) as server:
         config = ranked_by_batch(tmp_path, server)

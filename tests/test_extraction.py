@@ -455,6 +455,7 @@ def test_a_budget_that_is_too_small_stops_and_is_never_exceeded_and_a_larger_one
     assert_nothing_twice(config.out)
 
 
+@pytest.mark.slow
 def test_a_budget_counts_answers_that_were_paid_for_and_are_on_no_receipt_yet(tmp_path: Path) -> None:
     """As after a run that was killed before it wrote a row, and had no budget."""
     with serve() as server:
@@ -606,6 +607,7 @@ def test_a_row_set_aside_by_new_settings_stays_so_though_older_work_on_it_stands
         assert again.cost_usd == pytest.approx(cost)
 
 
+@pytest.mark.slow
 def test_answers_that_were_kept_and_not_written_down_are_not_asked_for_again(tmp_path: Path) -> None:
     with serve() as server:
         config = rank_only(tmp_path, server.base_url)

@@ -137,6 +137,7 @@ def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | Non
     return load_file(folder / "kept" / program.WEIGHTS)
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_in_either_stage_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

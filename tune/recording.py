@@ -93,6 +93,7 @@ class SearchRecord:
 
     def seed_ended(self, trial: Trial, seed: int, result: SeedResult) -> None:
         """A seed has ended, or failed."""
+        self.seed_began(trial, seed)  # one whose process never came up has not been told of
         key = self.seed_key(trial, seed)
         tracker = self._open.pop(key)
         if result.dev_f1 is not None:

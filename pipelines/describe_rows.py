@@ -152,7 +152,7 @@ class DescribeRows:
         return await self._described(describer, work, decoded)
 
     async def _described(self, describer: Describer, work: DescribeWork, decoded: Decoded | None) -> Outcome:
-        if self._engine_died:  # while this clip waited for its turn: it is not begun, so that no death counts against it
+        if self._engine_died:  # while this clip waited for its turn: no death is to count against it
             raise EngineDead("the engine died before this clip was begun")
         await asyncio.to_thread(self._board.begin, work.id)
         try:

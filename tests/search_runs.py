@@ -52,7 +52,7 @@ def start(config: SearchConfig, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as stream:
         return subprocess.Popen(
             line, cwd=ROOT, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, "RAY_worker_niceness": "0"},
+            env={**os.environ, "RAY_ADDRESS": "local", "RAY_worker_niceness": "0"},
         )  # fmt: skip
 
 

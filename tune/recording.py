@@ -93,9 +93,7 @@ class SearchRecord:
 
     def seed_ended(self, trial: Trial, seed: int, result: SeedResult) -> None:
         """A seed has ended, or failed."""
-        self.seed_began(trial, seed)  # one whose process never came up has not been told of
-        key = self.seed_key(trial, seed)
-        tracker = self._open.pop(key)
+        tracker = self._closing(trial, seed)
         if result.dev_f1 is not None:
             time_ms = int(result.history[-1]["time_ms"])
             tracker.metrics({"best_dev_f1": result.dev_f1}, step=0, time_ms=time_ms)
@@ -115,8 +113,7 @@ class SearchRecord:
         time_ms: int,
     ) -> Delivery:
         """Keep the winner's model with the run of its seed, and register it (`Tracker.register`'s arguments)."""
-        self.seed_began(trial, seed)
-        tracker = self._open.pop(self.seed_key(trial, seed))
+        tracker = self._closing(trial, seed)
         tracker.metrics(scores, step=0, time_ms=time_ms)
         tracker.model(folder)
         tracker.register(**register)
@@ -125,17 +122,21 @@ class SearchRecord:
 
     def tested(self, trial: Trial, seed: int, scores: Mapping[str, float], *, time_ms: int) -> None:
         """The test scores of a seed."""
-        self.seed_began(trial, seed)
-        tracker = self._open.pop(self.seed_key(trial, seed))
+        tracker = self._closing(trial, seed)
         tracker.metrics(scores, step=0, time_ms=time_ms)
         tracker.finish()
         tracker.close(timeout_s=0)
 
     def untested(self, trial: Trial, seed: int) -> None:
         """The test of a seed failed; its training did not."""
-        tracker = self._open.pop(self.seed_key(trial, seed))
+        tracker = self._closing(trial, seed)
         tracker.finish()
         tracker.close(timeout_s=0)
+
+    def _closing(self, trial: Trial, seed: int) -> Tracker:
+        """The run of a seed, which nobody asks for again; of one whose process never came up it is begun here."""
+        self.seed_began(trial, seed)
+        return self._open.pop(self.seed_key(trial, seed))
 
     # Its configurations
 

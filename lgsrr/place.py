@@ -60,7 +60,7 @@ def marked(folder: str, flag: str) -> Iterator[Place | None]:
     if storage.is_uri(folder):
         yield None
         return
-    place = Place(folder=os.path.abspath(folder), flag=flag, token=os.urandom(8).hex())
+    place = Place(folder=storage.absolute(folder), flag=flag, token=os.urandom(8).hex())
     path = storage.join(place.folder, MARK)
     storage.write_bytes(path, place.token.encode())
     try:

@@ -38,8 +38,8 @@ def is_uri(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """A local path from the root on; a URI as it is."""
-    return path if is_uri(path) else os.path.abspath(os.path.expanduser(path))
+    """A local path from the root on; a URI as it is, but for a slash at its end."""
+    return path.rstrip("/") if is_uri(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def kind(path: str) -> Kind:

@@ -56,7 +56,7 @@ class ClipFinder:
         `videos` is no folder."""
         if videos is not None and not storage.is_uri(videos) and storage.kind(videos) != "folder":
             raise DataError(f"{videos}: no such folder. Name the folder or s3:// prefix of the clips with --videos.")
-        self._folders = [_absolute(folder) for folder in (videos, _folder_of(beside)) if folder]
+        self._folders = [storage.absolute(folder) for folder in (videos, _folder_of(beside)) if folder]
         self._videos = self._folders[0] if videos else None
         self._trees: dict[str, _Tree] = {}
 
@@ -146,10 +146,6 @@ def _sizes_in_store(folder: str, deep: bool) -> dict[str, int]:
         found: dict[str, dict[str, Any]] = storage._patiently(lambda: files.find(key, maxdepth=depth, detail=True))
     start = len(key.rstrip("/")) + 1
     return {path[start:]: int(info["size"]) for path, info in found.items() if info["type"] == "file"}
-
-
-def _absolute(folder: str) -> str:
-    return folder.rstrip("/") if storage.is_uri(folder) else os.path.abspath(folder)
 
 
 def _folder_of(table: str | None) -> str | None:

@@ -23,6 +23,7 @@ from .decoding import Decoded
 from .describe_prompts import PROMPT_VERSION, again, joint_prompt, separate_prompt
 from .engines import Ask, Engine, EngineConfig, Said
 from .outcomes import Outcome, Receipt
+from .plan import work_text
 from .sections import SectionError, clean_section, parse_sections
 from .settings import Prompting
 
@@ -43,7 +44,7 @@ class DescribeWork:
     """Fingerprints of its first prompts."""
 
     def to_text(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
+        return work_text(self)
 
     @classmethod
     def from_text(cls, text: str) -> DescribeWork:

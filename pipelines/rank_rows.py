@@ -100,11 +100,6 @@ def _set_aside(work: RankWork, mark: str, ask: RankAsk, answers: list[Answer], e
     )
 
 
-def work_to_text(work: RankWork) -> str:
-    """One row's work as it travels."""
-    return json.dumps({name: getattr(work, name) for name in work.__slots__}, ensure_ascii=False)
-
-
 def work_from_text(text: str) -> RankWork:
     value = json.loads(text)
     return RankWork(**{**value, "descriptions": tuple((aspect, said) for aspect, said in value["descriptions"])})

@@ -16,9 +16,9 @@ from .inputs import Inputs
 from .llm_setup import price_for
 from .outcomes import Outcome
 from .output import Output
-from .plan import Row, StagePlan, plan_stage
+from .plan import Row, StagePlan, plan_stage, work_text
 from .rank import RankAsk, RankWork, rank_request, rank_work
-from .rank_rows import RankRows, work_from_text, work_to_text
+from .rank_rows import RankRows, work_from_text
 from .settings import ExtractConfig
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class RankStage:
             tokens = request.estimated_tokens()
             cost = price.cost(tokens, 40) if price else 0.0
             mark = request.fingerprint
-            yield Row(
-                id=work.id, fingerprint=mark, work=work_to_text(work), calls=(mark,), tokens=tokens, cost_usd=cost
-            )
+            yield Row(id=work.id, fingerprint=mark, work=work_text(work), calls=(mark,), tokens=tokens, cost_usd=cost)
 
     def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by the language model: through batches first where asked for, what they leave live."""

@@ -146,8 +146,7 @@ def facts_of(
 
 
 def _makers(output: Output) -> dict[str, tuple[str, ...]]:
-    folders = {"describe": DESCRIPTIONS_FOLDER, "rank": RANKINGS_FOLDER}
-    found = {stage: _models(output, folder) for stage, folder in folders.items()}
+    found = {stage: _models(output, folder) for stage, folder in FOLDERS.items()}
     return {stage: tuple(sorted(models - {GIVEN})) for stage, models in found.items() if models - {GIVEN}}
 
 

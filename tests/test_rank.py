@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lgsrr.records import Utterance
 from pipelines.calls import Answer, Refused, Request, Usage
+from pipelines.plan import work_text
 from pipelines.rank import (
     RankAsk,
     RankWork,
@@ -23,7 +24,7 @@ from pipelines.rank import (
     ranking_schema,
     shuffled,
 )
-from pipelines.rank_rows import rank_one, work_from_text, work_to_text
+from pipelines.rank_rows import rank_one, work_from_text
 
 ASPECTS = ("Speakers' Actions", "Facial Expressions", "Interaction with Others")
 ASK = RankAsk(model="m")
@@ -149,7 +150,7 @@ def test_a_refusal_sets_the_row_aside_and_what_it_cost_is_kept() -> None:
 
 
 def test_work_travels_as_text_unchanged() -> None:
-    assert work_from_text(work_to_text(one_work())) == one_work()
+    assert work_from_text(work_text(one_work())) == one_work()
 
 
 def test_position_bias_is_none_of_a_fair_judge_and_full_of_one_who_leaves_all_as_shown() -> None:

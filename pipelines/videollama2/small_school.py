@@ -155,11 +155,11 @@ class Lessons(nn.Module):
         clip_NLD = self.model.model.mm_projector(features_NTPD)
         logits, _ = self.heads(clip_NLD)
         answers = self._answers(lessons, clip_NLD)
-        told = kinds_loss(logits, kinds_NK) + self._at_faces(clip_NLD, features_NTPD.shape[1:3], lessons)
+        told = kinds_loss(logits, kinds_NK) + self._at_tokens(clip_NLD, features_NTPD.shape[1:3], lessons)
         figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
         return self.answers_weigh * answers + 0.5 * told, figures
 
-    def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+    def _at_tokens(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
         """Expression and shirt told by the tokens into which the speaker's face went; `grid` is frames and patches."""
         at, kinds = [], []
         for n, lesson in enumerate(lessons):
@@ -215,8 +215,8 @@ class Looks(Lessons):
         super().__init__(lessons.model, lessons._processor)
         self.heads = lessons.heads
 
-    def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
-        told = super()._at_faces(clip_NLD, grid, lessons)
+    def _at_tokens(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        told = super()._at_tokens(clip_NLD, grid, lessons)
         seen = [(n, *look) for n, lesson in enumerate(lessons) for look in lesson.looks if _is_inside(look[1])]
         places = [_token_at(frame, face, grid) for _, frame, face, _ in seen]
         said_F6 = self.heads.posture(clip_NLD[[n for n, *_ in seen], places])
@@ -237,8 +237,8 @@ class Practice(Looks):
     trains_tower = True
     up_and_down = torch.tensor([1.0, 4.0])  # far fewer heads nod than turn
 
-    def _at_faces(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
-        told = super()._at_faces(clip_NLD, grid, lessons)
+    def _at_tokens(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        told = super()._at_tokens(clip_NLD, grid, lessons)
         faces = [[(face,) for face in lesson.faces] for lesson in lessons]
         hands = [lesson.hands for lesson in lessons]
         for decide, moves, points in (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,21 +13,10 @@ from pipelines.clips import Clip
 from pipelines.describe import Asking, Naming
 from pipelines.describe_rows import DecodeRows, DescribeRows
 from pipelines.engines import EngineConfig, EngineDead, Scripted
-from pipelines.job_board import JobBoard, _Board
+from tests.board import Board
 from tests.clips import moving_square, write_clip
 
 FRAMES = 4
-
-
-class Board(JobBoard):
-    """The board in this process."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.held = _Board()
-
-    def _ask(self, method: str, *arguments: str) -> Any:
-        return getattr(self.held, method)(*arguments)
 
 
 def test_clips_that_wait_while_the_engine_dies_are_not_begun(tmp_path: Path) -> None:

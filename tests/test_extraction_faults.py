@@ -48,41 +48,12 @@ RANKED = names_of({"train": ROWS})
 CLIPS = names_of({"train": 12, "dev": 2, "test": 2})
 
 _DIES = """
-import os, signal, sys
-from lgsrr import storage
+import sys
 from pipelines import extract, extraction
-from pipelines.output import Output
-from pipelines.parts import Parts
+from tests.chaos.points import arm
 
-point, left = sys.argv[1], int(sys.argv[2])
 extraction.COMMIT_ROWS = 8
-
-def die():
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-put_part, write_json, remove = Parts.put, Output.write_json, storage.remove
-
-def dying_put_part(self, folder, table):
-    if point == "before a part":
-        die()
-    put_part(self, folder, table)
-    if point == "after a part":
-        die()
-
-def dying_write_json(self, name, value):
-    if point == "before the manifest" and name == "manifest.json":
-        die()
-    write_json(self, name, value)
-
-def dying_remove(path):
-    remove(path)
-    if point == "while tidying":
-        die()
-
-Parts.put, Output.write_json, storage.remove = dying_put_part, dying_write_json, dying_remove
+arm("extraction", sys.argv[1], int(sys.argv[2]))
 sys.argv = ["pipelines/extract.py", *sys.argv[3:]]
 extract.main()
 """

@@ -34,9 +34,8 @@ from tests.extraction_runs import (
     write_clips,
     write_table,
 )
-from tests.s3 import s3_at
+from tests.s3 import moto, s3_at
 
-moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("store", "ray_cluster")]
 COUNTS: dict[Any, int] = {"train": 5, "dev": 1, "test": 1}
 BUCKET = "s3://clips"
@@ -100,17 +99,14 @@ class _Passing(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def store() -> Iterator[Front]:
     """The store, and an environment that leads to it: set before Ray starts, so that its workers have it too."""
-    moto = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    _, port = moto.get_host_and_port()
-    front = Front(port)
-    threading.Thread(target=front.serve_forever, daemon=True).start()
-    with s3_at(f"http://127.0.0.1:{front.server_address[1]}"), tracked_in_memory():
-        files, _ = storage._remote(BUCKET)
-        files.mkdir("clips")
-        yield front
-    front.shutdown()
-    moto.stop()
+    with moto() as port:
+        front = Front(port)
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        with s3_at(f"http://127.0.0.1:{front.server_address[1]}"), tracked_in_memory():
+            files, _ = storage._remote(BUCKET)
+            files.mkdir("clips")
+            yield front
+        front.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -45,11 +45,10 @@ from tests.extraction_runs import (
     write_table,
 )
 from tests.nodes import NODE_CPUS, Nodes, can_hide, nodes
-from tests.s3 import s3_at
+from tests.s3 import moto, s3_at
 from tests.search_runs import search_config, searched, table
 from tests.tiny import numbers, tiny_config, without_dropout
 
-moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
 pytestmark = pytest.mark.slow
 COUNTS: dict[Any, int] = {"train": 30, "dev": 5, "test": 5}
 NAMES = names_of(COUNTS)
@@ -77,14 +76,10 @@ def a_store() -> Iterator[str]:
         yield prefix
         storage.remove_folder(prefix)
         return
-    moto = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    with s3_at(f"http://{host}:{port}"):
+    with moto() as port, s3_at(f"http://127.0.0.1:{port}"):
         files, _ = storage._remote("s3://nodes")
         files.mkdir("nodes")
         yield "s3://nodes"
-    moto.stop()
 
 
 @pytest.fixture(scope="module")

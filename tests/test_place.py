@@ -13,6 +13,7 @@ from lgsrr.errors import DataError
 from lgsrr.place import MARK, marked
 from pipelines.describe import DescribeWork
 from pipelines.describe_rows import FRAMES, DecodeRows
+from tests.board import Board
 
 
 def never(seconds: float) -> None:
@@ -62,40 +63,24 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
-class Board:
-    """What a job's board is to one who decodes."""
-
-    def __init__(self) -> None:
-        self.stopped: list[str] = []
-
-    def check_output(self) -> None:
-        pass
-
-    def stop(self, reason: str) -> None:
-        self.stopped.append(reason)
-
-    def stop_reason(self) -> str | None:
-        return self.stopped[0] if self.stopped else None
-
-
-def decoded(tmp_path: Path, uri: Path) -> tuple[dict[str, Any], list[str]]:
+def decoded(tmp_path: Path, uri: Path) -> tuple[dict[str, Any], str | None]:
     """What DecodeRows makes of a clip, and for what it ends the job."""
-    board: Any = Board()
+    board = Board()
     work = DescribeWork(id="u0", text="hello", uri=str(uri), clip="c", fingerprint="f" * 32, calls=("0" * 32,))
     rows = DecodeRows(str(tmp_path / "out"), 4, None, board)(pa.table({"work": [work.to_text()]}))
     assert rows.schema == FRAMES
-    return rows.to_pylist()[0], board.stopped
+    return rows.to_pylist()[0], board.stop_reason()
 
 
 def test_a_clip_whose_folder_a_node_lacks_ends_the_job_and_is_no_bad_clip(tmp_path: Path) -> None:
-    row, stopped = decoded(tmp_path, tmp_path / "elsewhere" / "a.mp4")
+    row, reason = decoded(tmp_path, tmp_path / "elsewhere" / "a.mp4")
     assert row["problem"] is None, "it would be set aside, where the word of the job's end came late"
-    [reason] = stopped
+    assert reason is not None
     assert f"{tmp_path}/elsewhere: the node" in reason
     assert "--videos" in reason
 
 
 def test_a_clip_that_is_missing_from_a_folder_that_is_there_is_set_aside_alone(tmp_path: Path) -> None:
-    row, stopped = decoded(tmp_path, tmp_path / "a.mp4")
+    row, reason = decoded(tmp_path, tmp_path / "a.mp4")
     assert "a.mp4" in row["problem"]
-    assert stopped == []
+    assert reason is None

@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import moto.server as moto_server
 import pytest
 
 from lgsrr.tracking import connect
@@ -18,6 +17,7 @@ from tests import test_many_writers
 from tests.mlflow_server import MlflowServer
 from tests.postgres_server import PASSWORD, Postgres, postgres_server
 from tests.processes import descendants
+from tests.s3 import moto
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # a busy machine takes minutes to start a server twice
 
@@ -35,15 +35,13 @@ def bucket() -> Iterator[str]:
     """Address of an S3 server with an empty bucket `mlflow`."""
     import boto3
 
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    client = boto3.client(
-        "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="team", aws_secret_access_key=KEY
-    )
-    client.create_bucket(Bucket="mlflow")
-    yield address
-    server.stop()
+    with moto() as port:
+        address = f"http://127.0.0.1:{port}"
+        client = boto3.client(
+            "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="team", aws_secret_access_key=KEY
+        )
+        client.create_bucket(Bucket="mlflow")
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ class Command:
         self._process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=self._said, stderr=self._said)
 
     def looks(self) -> Iterator[Look]:
-        """One a second, while it runs."""
+        """One every `LOOK_EVERY_S`, while it runs."""
         while self._process.poll() is None:
             with contextlib.suppress(psutil.Error):
                 yield self._look()

@@ -83,12 +83,17 @@ def held(module: str, path: str) -> tuple[Any, str]:
     return holder, attribute
 
 
+def arm(program: Program, name: str, nth: int) -> None:
+    """From now on this process kills itself when it passes a named point for the nth time."""
+    module, path, when = POINTS[program][name]
+    holder, attribute = held(module, path)
+    setattr(holder, attribute, dying(getattr(holder, attribute), when, nth))
+
+
 def main() -> None:
     """Run a command up to a point."""
     name, nth, program = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    module, path, when = POINTS[program][name]  # type: ignore[index]
-    holder, attribute = held(module, path)
-    setattr(holder, attribute, dying(getattr(holder, attribute), when, nth))
+    arm(program, name, nth)  # type: ignore[arg-type]
     start, told = MAINS[program]  # type: ignore[index]
     sys.argv = [told, *sys.argv[4:]]
     importlib.import_module(start).main()

@@ -24,6 +24,7 @@ from pipelines.settings import ExtractConfig
 from pipelines.stand_in.replies import NAME as LLM
 from tests import extraction_runs, tiny
 from tests.chaos.plan import Program
+from tests.chaos.points import MAINS
 from tests.search_runs import ended_seeds, search_config, table
 from tune.folder import SearchFolder
 from tune.settings import SearchConfig, search_recipe
@@ -158,8 +159,7 @@ def command(program: Program, arguments: list[str], dies: tuple[str, int] | None
     """The whole command line; `dies` names a point, and at which time that it is passed."""
     if dies is not None:
         return [sys.executable, "-m", "tests.chaos.points", dies[0], str(dies[1]), program, *arguments]
-    start = {"extraction": ["pipelines/extract.py"], "training": ["-m", "lgsrr.train"], "search": ["tune/search.py"]}
-    return [sys.executable, *start[program], *arguments]
+    return [sys.executable, *MAINS[program][1].split(), *arguments]
 
 
 def recorded(here: Disturbed, program: Program, uri: str) -> dict[str, Any]:

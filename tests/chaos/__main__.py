@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from rich.console import Console
-
 from lgsrr import cli
 from lgsrr.errors import ConfigError
 from tests.chaos.plan import KINDS, PROGRAMS, Kind, Program, Round, make_plan
@@ -79,7 +77,7 @@ def run_plan(
 
 def main(config: ChaosConfig) -> int:
     """Run a plan."""
-    console, rounds = Console(soft_wrap=True, highlight=False), config.rounds()
+    console, rounds = cli.table_console(), config.rounds()
     if not rounds:
         raise ConfigError(f"no program of {config.programs} can meet any of {config.kinds}")
     console.print(f"plan of seed {config.seed}, {config.minutes:g} minutes:")

@@ -7,8 +7,9 @@
 #
 # It stands under $LGSRR_LOCAL (default: runs/local, in the folder where it is called): token, logs, and who was started.
 # What `stop` ends are these processes and no others; `ray stop` would end every Ray of this machine. All ports are free
-# ones on loopback. The first worker has the machine's GPUs. Ray's files lie in a short folder under /tmp, for the
-# sockets' sake, and go with the cluster.
+# ones on loopback; agents look for theirs themselves, because one that is given a port which somebody takes meanwhile
+# stays up without a word and no job reaches its node. The first worker has the machine's GPUs. Ray's files lie in a
+# short folder under /tmp, for the sockets' sake, and go with the cluster.
 set -euo pipefail
 
 here=${LGSRR_LOCAL:-$PWD/runs/local}
@@ -53,7 +54,7 @@ launch() {
     set -m
     PATH=$(dirname "$python"):$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$here/token RAY_USAGE_STATS_ENABLED=0 \
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0 "${ray[@]}" start --block --disable-usage-stats \
-        --node-ip-address 127.0.0.1 --min-worker-port 0 --max-worker-port 0 \
+        --node-ip-address 127.0.0.1 --min-worker-port 0 --max-worker-port 0 --dashboard-agent-listen-port 0 \
         --object-store-memory "${OBJECT_STORE_BYTES:-1000000000}" "$@" >"$here/$name.log" 2>&1 </dev/null &
     launched=$!
     set +m
@@ -82,16 +83,15 @@ start() {
     mktemp -d /tmp/lgsrr.XXXX >"$here/files"
 
     # shellcheck disable=SC2207
-    ports=($(free_ports $((4 + 2 * workers))))
+    ports=($(free_ports 2))
     echo "http://127.0.0.1:${ports[1]}" >"$here/address"
     node head --head --port "${ports[0]}" --dashboard-port "${ports[1]}" --dashboard-host 127.0.0.1 \
         --include-dashboard true --temp-dir "$(<"$here/files")" --num-cpus 0 --num-gpus 0 \
-        --resources '{"driver": 2}' --dashboard-agent-listen-port "${ports[2]}" --dashboard-agent-grpc-port "${ports[3]}"
+        --resources '{"driver": 2}'
     for ((n = 1; n <= workers; n++)); do
         local flags=()
         ((n == 1)) || flags=(--num-gpus 0)
-        node "worker-$n" --address "127.0.0.1:${ports[0]}" --num-cpus "$cpus" "${flags[@]}" \
-            --dashboard-agent-listen-port "${ports[2 + 2 * n]}" --dashboard-agent-grpc-port "${ports[3 + 2 * n]}"
+        node "worker-$n" --address "127.0.0.1:${ports[0]}" --num-cpus "$cpus" "${flags[@]}"
     done
     trap - INT TERM
     echo "a head and $workers workers with $cpus CPUs each are up; dashboard: $(<"$here/address")"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Set
@@ -14,7 +15,7 @@ from lgsrr.records import Aspect
 
 from .calls import fingerprint_of
 from .clips import ClipFinder, NoClip
-from .describe import Asking, Naming, set_aside
+from .describe import Asking, DescribeWork, Naming, set_aside
 from .describe_prompts import PROMPT_VERSION
 from .describe_rows import DecodeRows, DescribeRows
 from .engines import EngineConfig, Scripted
@@ -23,7 +24,7 @@ from .inputs import Inputs
 from .llm_setup import LlmSetup
 from .outcomes import Outcome, Receipt
 from .output import Output
-from .plan import Row, StagePlan, plan_stage
+from .plan import Candidate, Row, StagePlan, plan_stage
 from .settings import ExtractConfig
 from .shipped import model_folder
 
@@ -79,7 +80,7 @@ class DescribeStage:
         config = self._config
         return plan_stage(
             "describe",
-            self._rows(),
+            self._candidates(),
             done=output.done("describe"),
             quarantined=output.quarantined("describe"),
             answers=answers,
@@ -87,7 +88,7 @@ class DescribeStage:
             calls_per_row=1 if config.prompting == "joint" else len(self._asking.aspects),
         )
 
-    def _rows(self) -> Iterator[Row]:
+    def _candidates(self) -> Iterator[Candidate]:
         config = self._config
         finder = ClipFinder(videos=config.videos, beside=config.data)
         naming = Naming(self._asking.engine)
@@ -95,11 +96,16 @@ class DescribeStage:
             clip = finder.find(u)
             if isinstance(clip, NoClip):
                 mark = fingerprint_of({"no clip": clip.reason})
-                yield Row(id=u.id, fingerprint=mark, work=clip.reason)
+                row = functools.partial(Row, id=u.id, fingerprint=mark, work=clip.reason)
+                yield Candidate(id=u.id, fingerprint=mark, row=row)
                 continue
             work = self._asking.work(name=u.id, text=u.text, uri=clip.uri, clip=clip.identity, naming=naming)
-            tokens = config.frames * TOKENS_PER_FRAME + len(work.calls) * config.max_new_tokens // 2
-            yield Row(id=u.id, fingerprint=work.fingerprint, work=work.to_text(), calls=work.calls, tokens=tokens)
+            yield Candidate(id=u.id, fingerprint=work.fingerprint, row=functools.partial(self._row, work))
+
+    def _row(self, work: DescribeWork) -> Row:
+        config = self._config
+        tokens = config.frames * TOKENS_PER_FRAME + len(work.calls) * config.max_new_tokens // 2
+        return Row(id=work.id, fingerprint=work.fingerprint, work=work.to_text(), calls=work.calls, tokens=tokens)
 
     def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by decoders and engines."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from .outcomes import Stage
@@ -30,6 +30,16 @@ class Row:
     """Estimate, in and out."""
     cost_usd: float = 0.0
     """Estimate."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A row of a stage, which is made whole only where it is to be worked on: when a run goes on, most are done."""
+
+    id: str
+    fingerprint: str
+    """Of the work."""
+    row: Callable[[], Row]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +93,19 @@ class StagePlan:
         return sum(row.cost_usd for row in self.rows)
 
 
+_WORK = json.JSONEncoder(ensure_ascii=False)  # json.dumps would make one for each text
+
+
 def work_text(work: Any) -> str:
     """A row's work, a dataclass with slots whose fields JSON can hold, as it travels to an actor. `dataclasses.asdict`
     would copy every list and mapping within it, which takes longer than all else for a million rows.
     """
-    return json.dumps({name: getattr(work, name) for name in work.__slots__}, ensure_ascii=False)
+    return _WORK.encode({name: getattr(work, name) for name in work.__slots__})
 
 
 def plan_stage(
     stage: Stage,
-    rows: Iterable[Row],
+    candidates: Iterable[Candidate],
     *,
     done: Mapping[str, str],
     quarantined: Mapping[str, str],
@@ -104,19 +117,20 @@ def plan_stage(
     """Compare today's work with what was done.
 
     Args:
-        rows: all rows of the stage, made one by one: of those that are done, only the fingerprint is kept.
+        candidates: all rows of the stage, one by one.
         done, quarantined: utterance → fingerprint of the work that was done, or failed, before.
         answers: fingerprints of all answers that are kept.
     """
     pending, set_aside, answered, outdated, have = [], 0, 0, 0, 0
     wanted: dict[str, str] = {}
-    for row in rows:
-        wanted[row.id] = row.fingerprint
-        if done.get(row.id) == row.fingerprint:
+    for candidate in candidates:
+        wanted[candidate.id] = candidate.fingerprint
+        if done.get(candidate.id) == candidate.fingerprint:
             have += 1
-        elif quarantined.get(row.id) == row.fingerprint and not retry_quarantined:
+        elif quarantined.get(candidate.id) == candidate.fingerprint and not retry_quarantined:
             set_aside += 1
         else:
+            row = candidate.row()
             kept = bool(row.calls) and all(call in answers for call in row.calls)
             answered += kept
             outdated += row.id in done

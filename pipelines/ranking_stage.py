@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -11,12 +12,14 @@ from lgsrr.records import Aspect
 from .answers import AnswerStore
 from .asking import STORE_THREADS
 from .batching import answer_by_batch
+from .calls import Request
 from .flow import Step, block_rows, stream
 from .inputs import Inputs
 from .llm_setup import price_for
 from .outcomes import Outcome
 from .output import Output
-from .plan import Row, StagePlan, plan_stage, work_text
+from .plan import Candidate, Row, StagePlan, plan_stage, work_text
+from .prices import Price
 from .rank import RankAsk, RankWork, rank_request, rank_work
 from .rank_rows import RankRows, work_from_text
 from .settings import ExtractConfig
@@ -44,7 +47,7 @@ class RankStage:
         training = sum(u.split == "train" for u in self._inputs.utterances)
         return plan_stage(
             "rank",
-            self._rows(works),
+            self._candidates(works),
             done=output.done("rank"),
             quarantined=output.quarantined("rank"),
             answers=answers,
@@ -52,14 +55,12 @@ class RankStage:
             left_out=training - len(works),
         )
 
-    def _rows(self, works: Iterable[RankWork]) -> Iterator[Row]:
+    def _candidates(self, works: Iterable[RankWork]) -> Iterator[Candidate]:
         price = price_for(self._config)
         for work in works:
             request = rank_request(work, self._ask)
-            tokens = request.estimated_tokens()
-            cost = price.cost(tokens, 40) if price else 0.0
-            mark = request.fingerprint
-            yield Row(id=work.id, fingerprint=mark, work=work_text(work), calls=(mark,), tokens=tokens, cost_usd=cost)
+            row = functools.partial(_row, work, request, price)
+            yield Candidate(id=work.id, fingerprint=request.fingerprint, row=row)
 
     def outcomes(self, plan: StagePlan, job: Job) -> Iterator[Outcome]:
         """The plan's rows, by the language model: through batches first where asked for, what they leave live."""
@@ -87,3 +88,9 @@ class RankStage:
         with ThreadPoolExecutor(STORE_THREADS) as threads:
             found = threads.map(answers.get, [row.fingerprint for row in plan.rows if row.fingerprint in kept])
         return sum(answer.usage.cost_usd for answer in found if answer is not None)
+
+
+def _row(work: RankWork, request: Request, price: Price | None) -> Row:
+    tokens, mark = request.estimated_tokens(), request.fingerprint
+    cost = price.cost(tokens, 40) if price else 0.0
+    return Row(id=work.id, fingerprint=mark, work=work_text(work), calls=(mark,), tokens=tokens, cost_usd=cost)

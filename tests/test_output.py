@@ -16,7 +16,7 @@ from pipelines.calls import Answer, ExtractionError, Usage
 from pipelines.lease import leased
 from pipelines.outcomes import Outcome, Receipt
 from pipelines.output import Output
-from pipelines.plan import Row, plan_stage
+from pipelines.plan import Candidate, Row, plan_stage
 
 ASPECTS = ("Speakers' Actions", "Facial Expressions")
 
@@ -166,14 +166,19 @@ def test_an_answer_cut_in_the_middle_is_none(tmp_path: Path) -> None:
     assert store.get("ab12") is None
 
 
-def rows(*marks: tuple[str, str]) -> list[Row]:
-    return [Row(id=name, fingerprint=mark, work="", calls=(mark,), tokens=10, cost_usd=1.0) for name, mark in marks]
+def candidate(name: str, mark: str) -> Candidate:
+    row = Row(id=name, fingerprint=mark, work="", calls=(mark,), tokens=10, cost_usd=1.0)
+    return Candidate(id=name, fingerprint=mark, row=lambda: row)
+
+
+def candidates(*marks: tuple[str, str]) -> list[Candidate]:
+    return [candidate(name, mark) for name, mark in marks]
 
 
 def test_a_plan_tells_done_from_answered_set_aside_outdated_and_new() -> None:
     plan = plan_stage(
         "rank",
-        rows(("done", "1"), ("answered", "2"), ("bad", "3"), ("old", "4"), ("new", "5"), ("bad_otherwise", "6")),
+        candidates(("done", "1"), ("answered", "2"), ("bad", "3"), ("old", "4"), ("new", "5"), ("bad_otherwise", "6")),
         done={"done": "1", "old": "other"},
         quarantined={"bad": "3", "bad_otherwise": "other"},
         answers={"2"},
@@ -184,8 +189,25 @@ def test_a_plan_tells_done_from_answered_set_aside_outdated_and_new() -> None:
     assert (plan.tokens, plan.cost_usd) == (30, 3.0)
 
 
+def test_of_rows_that_are_done_nothing_but_their_fingerprints_is_made() -> None:
+    def not_made() -> Row:
+        raise AssertionError("made, and it is done")
+
+    done = Candidate(id="done", fingerprint="1", row=not_made)
+    plan = plan_stage(
+        "rank",
+        [done, candidate("new", "2")],
+        done={"done": "1"},
+        quarantined={},
+        answers=set(),
+        retry_quarantined=False,
+    )
+    assert plan.wanted == {"done": "1", "new": "2"}
+    assert [row.id for row in plan.rows] == ["new"]
+
+
 def test_set_aside_rows_are_taken_up_when_asked_to() -> None:
     plan = plan_stage(
-        "rank", rows(("bad", "3")), done={}, quarantined={"bad": "3"}, answers=set(), retry_quarantined=True
+        "rank", candidates(("bad", "3")), done={}, quarantined={"bad": "3"}, answers=set(), retry_quarantined=True
     )
     assert [row.id for row in plan.rows] == ["bad"]

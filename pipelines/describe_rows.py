@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,10 +28,8 @@ from .describe_prompts import PROMPT_VERSION
 from .engines import EngineDead, make_engine
 from .flow import outcomes_table
 from .job_board import GIVE_UP_AFTER, JobBoard
+from .llm_setup import LlmSetup
 from .outcomes import Outcome, Receipt
-
-if TYPE_CHECKING:
-    from .llm_setup import LlmSetup  # brings openai, which takes a second in every actor that asks nobody
 
 FRAMES = pa.schema(
     [

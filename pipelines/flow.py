@@ -72,7 +72,7 @@ def stream(
 
 def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
     blocks = math.ceil(len(work) / rows)
-    # Not from_arrow, which looks at each block by a task of its own: seconds before the first row, minutes for many.
+    # Not from_arrow, which looks at each block by a task of its own: seconds before the first row.
     data = ray.data.from_items([{"id": name, "work": text} for name, text in work], override_num_blocks=blocks)
     for step in steps:
         pool = ray.data.ActorPoolStrategy(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import posixpath
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -102,8 +103,11 @@ class ClipFinder:
         if deep or storage.is_uri(folder):
             parent = folder if deep else posixpath.dirname(storage.join(folder, name))
             return self._tree(parent, deep).sizes.get(name if deep else posixpath.basename(name))
-        path = os.path.join(folder, name)
-        return os.path.getsize(path) if os.path.isfile(path) else None
+        try:
+            found = os.stat(os.path.join(folder, name))
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def _tree(self, folder: str, deep: bool = True) -> _Tree:
         if folder not in self._trees:

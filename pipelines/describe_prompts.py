@@ -8,6 +8,7 @@ parameter for it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from lgsrr.records import Aspect
@@ -33,10 +34,14 @@ def instruction_of(aspect: Aspect) -> str:
 
 def joint_prompt(text: str, aspects: Sequence[Aspect]) -> str:
     """One prompt for all aspects; its answer has a numbered section for each, in this order."""
+    return f"{_said(text)}\n{_joint_task(tuple(aspects))}"
+
+
+@functools.lru_cache(maxsize=16)
+def _joint_task(aspects: tuple[Aspect, ...]) -> str:
     asked = "\n".join(f"{i}. {aspect.name}: {instruction_of(aspect)}" for i, aspect in enumerate(aspects, 1))
     form = "\n".join(f"{i}. {aspect.name}: ..." for i, aspect in enumerate(aspects, 1))
     return (
-        f"{_said(text)}\n"
         f"Watch the video and describe it under {_count(len(aspects))}:\n{asked}\n\n"
         "Write one or two sentences for each, only about what can be seen. "
         f"Answer with the numbered headings below and nothing else:\n{form}"

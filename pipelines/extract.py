@@ -1,8 +1,8 @@
 """Extraction: from clips and their words to ranked descriptions of the aspects that carry intent, on Ray.
 
-    python pipelines/extract.py --dataset mintrec2 --data released --videos clips --out extracted python
-    pipelines/extract.py … --explain        what it would do, and why; starts nothing python pipelines/extract.py why ID
-    --out extracted
+    python pipelines/extract.py --dataset mintrec2 --data released --videos clips --out extracted
+    python pipelines/extract.py … --explain                 what it would do, and why; starts nothing
+    python pipelines/extract.py why ID --out extracted      one row's story
 
 Three stages (paper 3.1): discover the aspects, describe every utterance under each, rank them for the training split.
 The same command goes on where it stopped, and does nothing twice.

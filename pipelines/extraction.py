@@ -190,7 +190,11 @@ class Extraction:
             self.output.commit(outcomes)
 
     def _stage(self, stage: Stage, aspects: tuple[Aspect, ...], job: Job) -> None:
-        plan = self.plan(stage, aspects)
+        counts = (self.output.manifest() or {}).get("counts", {}).get(stage, {})
+        if any(counts.values()):  # perhaps nothing is to do; Ray is started where something is
+            plan = self.plan(stage, aspects)
+        else:
+            plan = job.beside_start(lambda: self.plan(stage, aspects))
         progress = StageProgress(stage, len(plan.rows), self.console)
         stopped = None
         if plan.rows:

@@ -22,6 +22,7 @@ from .config import EngineConfig, revision_of
 
 Said = Answer | CallError
 """What became of one prompt."""
+_REFERENCE = json.JSONEncoder(sort_keys=True, ensure_ascii=False)  # json.dumps would make one for each prompt
 
 
 class EngineDead(LgsrrError):  # noqa: N818
@@ -68,7 +69,7 @@ class Engine(abc.ABC):
             model=self.model,
             messages=({"role": "user", "content": prompt},),
             parameters={**sampling, **(parameters or {})},
-            reference=json.dumps(reference, sort_keys=True, ensure_ascii=False),
+            reference=_REFERENCE.encode(reference),
         )
 
     async def start(self) -> None:  # noqa: B027  (many have nothing to do)

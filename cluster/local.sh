@@ -91,7 +91,8 @@ start() {
     for ((n = 1; n <= workers; n++)); do
         local flags=()
         ((n == 1)) || flags=(--num-gpus 0)
-        node "worker-$n" --address "127.0.0.1:${ports[0]}" --num-cpus "$cpus" "${flags[@]}"
+        # Files of its own: nodes that share them unpack a job's code anew under the feet of the job.
+        node "worker-$n" --address "127.0.0.1:${ports[0]}" --num-cpus "$cpus" --temp-dir "$(<"$here/files")/$n" "${flags[@]}"
     done
     trap - INT TERM
     echo "a head and $workers workers with $cpus CPUs each are up; dashboard: $(<"$here/address")"

@@ -14,7 +14,6 @@ from .answers import AnswerStore
 from .batch_api import BatchProgress, run_batches
 from .calls import CallError, ExtractionError, Fatal, Request, Stopped
 from .llm_setup import endpoint_for, price_for
-from .openai_client import OpenAiClient
 from .prices import Price
 from .settings import ExtractConfig
 
@@ -40,8 +39,7 @@ def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, job: Job
         if cost > left:
             raise ExtractionError(
                 f"a batch of {len(new)} rankings may cost ${cost:.2f}, and ${max(left, 0):.2f} of --budget-usd are "
-                "left; "
-                "raise it, or take fewer utterances (--limit)"
+                "left; raise it, or take fewer utterances (--limit)"
             )
 
     async def sleep(seconds: float) -> None:
@@ -51,6 +49,8 @@ def answer_by_batch(requests: Sequence[Request], config: ExtractConfig, job: Job
             await asyncio.sleep(min(1.0, seconds))
 
     async def run() -> None:
+        from .openai_client import OpenAiClient  # brings openai, which nobody waits for who asks without batches
+
         client = OpenAiClient(endpoint_for(config), price=price)  # which halves it for batches itself
         try:
             outcome = await run_batches(

@@ -21,7 +21,7 @@ Json = Any
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-"""Made once: json.dumps would make one for each text, which for a million rows is minutes."""
+"""Made once: json.dumps would make one for each text."""
 
 
 def fingerprint_of(parts: Mapping[str, Json]) -> str:

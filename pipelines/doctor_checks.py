@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from lgsrr.checkup import DoctorConfig, Finding, Level
-from lgsrr.errors import ConfigError
+from lgsrr.errors import ClipError, ConfigError
 
 from .calls import CallError, Fatal, RateLimited, Refused, Request
 from .decoding import Frames
@@ -147,7 +147,12 @@ def clip(config: DoctorConfig) -> Iterator[Finding]:
 
     with tempfile.TemporaryDirectory() as folder, Decoder(_FRAMES) as decoder:
         path = config.clip or str(write_ball(Path(folder) / "ball.mp4"))
-        decoded = decoder.decode(path)
+        try:
+            decoded = decoder.decode(path)
+        except ClipError as error:
+            do = "look at it with ffprobe; extraction sets such a clip aside, and takes it up when it is mended"
+            yield Finding(level="fails", found=str(error), do=do)
+            return
     if config.clip is None and (blur := _difference(decoded.frames)) > 30:
         do = "PyAV's FFmpeg decodes wrongly here: install av again (pip install --force-reinstall av)"
         yield Finding(level="fails", found=f"a clip made here comes back {blur:.0f} grey levels off", do=do)

@@ -24,6 +24,7 @@ from lgsrr.errors import ModelError
 
 from .decoding import Decoded
 from .settings import ExtractConfig
+from .shipped import model_folder
 
 VLLM_SHARE = 0.92
 """Of a GPU's memory: vLLM's gpu_memory_utilization."""
@@ -77,8 +78,8 @@ def video_model(config: DoctorConfig) -> Iterator[Finding]:
 
 
 def _folder_of(name: str) -> Path | None:
-    """Where a model's files lie on this machine: a folder, or what was fetched from the hub before."""
-    path = Path(name).expanduser()
+    """Where a model's files lie on this machine: a folder, the small model's, or what was fetched from the hub."""
+    path = Path(model_folder(name)).expanduser()
     if path.is_dir():
         return path
     if path.is_absolute() or name.count("/") != 1:

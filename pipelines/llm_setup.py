@@ -21,7 +21,6 @@ from .asking import Asker, RetryPolicy
 from .budget_actor import start_budget
 from .budget_client import Budget
 from .endpoint import Endpoint
-from .openai_client import OpenAiClient
 from .prices import Price, settled_price
 from .rate_budget import Limits
 from .settings import ExtractConfig
@@ -80,6 +79,8 @@ class LlmSetup:
         """An asker on the running loop. When the block ends, the budget hears what its last calls have cost: who leaves
         without a word holds up everybody else, since its calls count as in flight for a minute.
         """
+        from .openai_client import OpenAiClient  # brings openai, which takes whoever only plans a second and a half
+
         budget = Budget.of_actor(self.budget)
         client = OpenAiClient(self.endpoint, price=self.price, on_headers=budget.observe)
         asker = Asker(client, budget, AnswerStore(self.out), self.retry, price=self.price)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from lgsrr.sender import MemorySink
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 # Before torch is imported: on tensors as small as these, two threads wait for each other longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# How long an example takes says nothing on a machine with other work.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,7 @@ def test_an_answer_charged_for_three_times_was_paid_twice_too_often() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # of two rounds, each of which tells where it hangs
 def test_struck_extraction_and_training_end_as_undisturbed_and_pay_twice_for_what_was_in_flight_alone(
     tmp_path: Path,
 ) -> None:

@@ -30,6 +30,7 @@ from lgsrr.errors import (
 from pipelines import doctor_checks as extraction_checks
 from pipelines.calls import ExtractionError
 from pipelines.doctor_model import Takes, fits, what_it_takes
+from pipelines.shipped import SMALL
 from pipelines.stand_in.faults import Fault, faults
 from pipelines.stand_in.server import serve
 from pipelines.videollama2.random_checkpoint import tiny, write_checkpoint
@@ -361,6 +362,13 @@ def test_a_clip_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
     path.write_text("This is a letter and no film.\n" * 40)
     found = the_only(run_check("pipelines.doctor_checks:clip", DoctorConfig(clip=str(path))))
     assert (found.level, str(path) in found.found) == ("fails", True)
+    assert "sets such a clip aside" in found.do
+
+
+def test_the_small_model_is_known_by_its_name() -> None:
+    found = run_check("pipelines.doctor_model:video_model", DoctorConfig(model="small"))
+    assert found[0].level == "ok"
+    assert f"{SMALL}: whole" in found[0].found
 
 
 # Commands point to it

@@ -29,6 +29,7 @@ from tests.conftest import tracked_in_memory
 from tests.processes import Process, descendants, kill, trial_processes, wait_until
 from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, start, table
 from tune.answer import print_answer
+from tune.conduct import Conductor
 from tune.explain import explain
 from tune.folder import SearchFolder
 from tune.plan import plan
@@ -202,24 +203,34 @@ def same_table(ours: SearchConfig, theirs: SearchConfig) -> None:
 
 
 @slow
-def test_a_killed_process_a_lost_node_and_another_order_change_nothing_in_the_table(
-    undisturbed: Search, cluster: Cluster, space: str, tiny_bert: Path, tmp_path: Path, sink: MemorySink
-) -> None:
-    config = search_config(tiny_bert, tmp_path / "runs", space=space, at_once=1)
+def test_processes_killed_in_a_seed_and_between_two_a_lost_node_and_another_order_change_nothing_in_the_table(
+    undisturbed: Search, cluster: Cluster, space: str, tiny_bert: Path, tmp_path: Path, sink: MemorySink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = search_config(tiny_bert, tmp_path / "runs", space=space, at_once=1, max_failures=2)
     nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     (first,) = nodes
     taken = Holder.options(scheduling_strategy=NodeAffinitySchedulingStrategy(first, soft=False)).remote()  # type: ignore[attr-defined]
     ray.get(taken.ready.remote())  # from here on trials run on the second node alone
+    between: list[Process] = []
     killed: list[Process] = []
     lost: list[Process] = []
+    ended = Conductor.ended
+
+    def ended_then_killed(self: Conductor, run: str, failure: str | None) -> None:
+        ended(self, run, failure)
+        if not between:  # the process waits for the next seed to begin in it
+            between.extend(trial_processes(os.getpid()))
+            kill(between)
 
     def seeds(count: int) -> None:
         wait_until(lambda: len(ended_seeds(config)) >= count, 300, f"{count} seeds")
 
     def disturb() -> None:
-        seeds(1)
+        seeds(2)
+        wait_until(lambda: bool(trial_processes(os.getpid())), 300, "a trial")
         killed.extend(trial_processes(os.getpid()))
         kill(killed)
         seeds(4)
@@ -227,13 +238,15 @@ def test_a_killed_process_a_lost_node_and_another_order_change_nothing_in_the_ta
         ray.kill(taken)
         cluster.remove_node(second, allow_graceful=False)
 
+    monkeypatch.setattr(Conductor, "ended", ended_then_killed)
     disturber = threading.Thread(target=disturb)
     disturber.start()
     searched(config)
     disturber.join()
+    assert between, "no process was there to be killed between two seeds"
     assert killed, "no trial ran that could be killed"
     assert lost, "no trial ran on the node that was lost"
-    assert not [process for process in killed + lost if process.is_alive()]
+    assert not [process for process in between + killed + lost if process.is_alive()]
     same_table(config, undisturbed.config)
 
 

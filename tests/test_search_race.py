@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from tune.race import Curve, Race, cuts, promoted, seeds_due, settled
 from tune.records import SeedResult, Trial
+from tune.scheduler import EpochRace
+from tune.trial import RUN
 
 RACE = Race(seeds=5, epochs=8, halving=3.0)
 
@@ -193,3 +197,32 @@ def test_the_same_settings_have_the_same_id_whatever_their_order() -> None:
     one = Trial(settings={"k": 3, "lr": 1e-4}, origin="random")
     other = Trial(settings={"lr": 1e-4, "k": 3}, origin="grid")
     assert one.id == other.id != Trial(settings={"k": 2, "lr": 1e-4}, origin="random").id
+
+
+# ---- as Tune's scheduler -------------------------------------------------------------------------------------------
+
+
+def in_tune(run: str) -> Any:
+    return SimpleNamespace(config={RUN: run})
+
+
+def test_a_run_that_tune_tries_again_still_holds_up_the_decision_on_those_behind_it() -> None:
+    first, second = drawn(2)
+    race = EpochRace([first, second], {}, {"first": first.id, "second": second.id}, RACE)
+    low = {"history": [{"dev_f1": score} for score in (0.1, 0.1, 0.1)]}
+    race.on_trial_result(None, in_tune("first"), {"history": [{"dev_f1": 0.9}]})
+    race.on_trial_error(None, in_tune("first"))  # as Tune says it of one whose node is gone
+    race.on_trial_add(None, in_tune("first"))
+    assert race.on_trial_result(None, in_tune("second"), low) == "CONTINUE"
+    race.on_trial_result(None, in_tune("first"), {"history": [{"dev_f1": 0.9}] * 3})
+    assert race.on_trial_result(None, in_tune("second"), low) == "STOP"
+
+
+def test_a_run_that_failed_for_good_holds_up_nobody_behind_it() -> None:
+    first, second, third = drawn(3)
+    race = EpochRace([first, second, third], {}, {t.id: t.id for t in (first, second, third)}, RACE)
+    race.on_trial_result(None, in_tune(second.id), {"history": [{"dev_f1": 0.9}] * 3})
+    low = {"history": [{"dev_f1": 0.1}] * 3}
+    assert race.on_trial_result(None, in_tune(third.id), low) == "CONTINUE"
+    race.failed(first.id)
+    assert race.on_trial_result(None, in_tune(third.id), low) == "STOP"

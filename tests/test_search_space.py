@@ -118,6 +118,23 @@ def test_a_grid_has_every_combination() -> None:
     assert grid(space) == [{"lr": 1, "tau": 0.1}, {"lr": 1, "tau": 1.0}, {"lr": 2, "tau": 0.1}, {"lr": 2, "tau": 1.0}]
 
 
+def test_a_grid_is_searched_in_an_order_of_chance_that_the_seed_decides() -> None:
+    space = (Dimension(name="lr", choices=(1e-4, 1e-3, 1e-2)), Dimension(name="tau", choices=(0.1, 0.3, 1.0, 3.0)))
+    first, again, other = (
+        [
+            t.settings
+            for t in propose("grid", space, dataclasses.replace(FROZEN, seed=s), 3, 12, {})
+            if t.origin == "grid"
+        ]
+        for s in (0, 0, 1)
+    )
+    assert first == again != other
+    points = [{**point, "k": 3} for point in grid(space)]
+    assert first != points
+    assert len(first) == len(points)
+    assert all(point in first for point in points)
+
+
 @pytest.mark.parametrize("algorithm", ["random", "grid", "tpe"])
 def test_the_papers_setting_and_text_alone_are_always_tried(algorithm: str) -> None:
     trials = propose(algorithm, default_space(FROZEN, 3), FROZEN, 3, 12, {})  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
 from lgsrr import storage
@@ -144,7 +143,7 @@ class Conductor:
         which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         return f"{count} configuration{'s' * (count > 1)}, {which}: {len(due)} runs"
 
-    def _run(self, due: Sequence[tuple[Trial, int]], scheduler: Any, *, test: bool) -> None:
+    def _run(self, due: Sequence[tuple[Trial, int]], race: EpochRace | None, *, test: bool) -> None:
         self._runs = {run_name(trial.id, seed): (trial, seed) for trial, seed in due}
         self._seen.clear()
         jobs = {}
@@ -157,7 +156,7 @@ class Conductor:
                 in_group=self._config.in_group, place=place,
             )  # fmt: skip
             run_step(
-                work, scheduler, self, scratch=self._folder.scratch(),
+                work, race, self, scratch=self._folder.scratch(),
                 at_once=self._config.at_once, retries=self._config.max_failures,
             )  # fmt: skip
         if self._misplaced is not None:
@@ -188,7 +187,7 @@ class Conductor:
             self._live.step(
                 self.ledger.trials(), {}, len(due), f"the test split, for {len({t.id for t, _ in due})} of them"
             )
-            self._run(due, FIFOScheduler(), test=True)
+            self._run(due, None, test=True)
             untested = [run_name(t.id, s) for t, s in due if run_name(t.id, s) not in self._folder.tested()]
             if untested:
                 raise TrainingError(

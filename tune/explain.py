@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 from rich.table import Table
 
@@ -126,7 +125,7 @@ def probe(plan: Plan, trial: Trial) -> float:
             cpus=settle_cpus(plan.config), gpus=settle_gpus(plan.config), workers=plan.config.workers,
             in_group=plan.config.in_group,
         )  # fmt: skip
-        run_step(work, FIFOScheduler(), watcher, scratch=Path(folder) / "tune", at_once=1, retries=0)
+        run_step(work, None, watcher, scratch=Path(folder) / "tune", at_once=1, retries=0)
     if watcher.failure or not watcher.history:
         raise TrainingError(f"the probe failed: {watcher.failure or 'no epoch was finished'}")
     last = watcher.history[-1]

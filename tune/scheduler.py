@@ -38,16 +38,16 @@ class EpochRace(FIFOScheduler):
                 scores=tuple(figures["dev_f1"] for figures in result["history"]), ended=bool(result.get("ended"))
             )
         elif "failure" in result:
-            self._end(id_, failed=True)
+            self.failed(trial.config[RUN])
         if id_ in cuts(self._trials, self._curves, self._race):
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A trial that fails for good holds up nobody behind it."""
-        if (id_ := self._firsts.get(trial.config[RUN])) is not None:
-            self._end(id_, failed=True)
+    def failed(self, run: str) -> None:
+        """A run that has failed for good holds up nobody behind it.
 
-    def _end(self, id_: str, *, failed: bool) -> None:
-        scores = self._curves[id_].scores if id_ in self._curves else ()
-        self._curves[id_] = Curve(scores=scores, ended=True, failed=failed)
+        `tune.step` knows when; Tune tells its schedulers of a failure that it retries in the same words.
+        """
+        if (id_ := self._firsts.get(run)) is not None:
+            scores = self._curves[id_].scores if id_ in self._curves else ()
+            self._curves[id_] = Curve(scores=scores, ended=True, failed=True)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from lgsrr.errors import ConfigError
+from tune.scheduler import EpochRace
 from tune.trial import RUN, Work, train_seed
 
 _SETTINGS = {
@@ -44,16 +47,29 @@ class Watcher(Protocol):
 
 
 class _Callback(tune.Callback):
-    """Tune's callbacks as ours."""
+    """Tune's callbacks as ours.
 
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
+    Tune counts it twice when a process that it uses again is dead before the next run begins in it, and takes that run
+    for failed whatever it may still retry. Such a run is lost, not failed: it waits in `lost` for another go.
+    """
+
+    def __init__(self, watcher: Watcher, race: EpochRace | None, retries: int) -> None:
+        self._watcher, self._race, self._retries = watcher, race, retries
+        self._underway: set[str] = set()
+        self._losses: Counter[str] = Counter()
+        self._lost: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps its callbacks with its own state, from which nobody goes on here."""
         return {}
 
+    def take_lost(self) -> list[str]:
+        """Runs that were lost since this was last asked."""
+        lost, self._lost = self._lost, []
+        return lost
+
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._underway.add(trial.config[RUN])
         self._watcher.began(trial.config[RUN])
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -62,15 +78,27 @@ class _Callback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._watcher.ended(trial.config[RUN], None)
 
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._underway.discard(trial.config[RUN])
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._watcher.ended(trial.config[RUN], _reason(trial))
+        run = trial.config[RUN]
+        if run not in self._underway and self._losses[run] < self._retries:
+            self._losses[run] += 1
+            self._lost.append(run)
+            return
+        if self._race is not None:
+            self._race.failed(run)
+        self._watcher.ended(run, _reason(trial))
 
 
-def run_step(work: Work, scheduler: Any, watcher: Watcher, *, scratch: Path, at_once: int | None, retries: int) -> None:
+def run_step(
+    work: Work, race: EpochRace | None, watcher: Watcher, *, scratch: Path, at_once: int | None, retries: int
+) -> None:
     """Train all jobs of `work`, as many at once as fit.
 
     Args:
-        scheduler: Tune's, which may stop a run.
+        race: which may stop a run; None lets each come to its end.
         scratch: folder for Tune.
         at_once: runs at once at most; None is as many as the cluster holds.
         retries: how often a run whose process or node died is begun again.
@@ -79,26 +107,36 @@ def run_step(work: Work, scheduler: Any, watcher: Watcher, *, scratch: Path, at_
         ConfigError: not one run fits the cluster.
     """
     room = room_for(work)
-    trainable = tune.with_resources(tune.with_parameters(train_seed, work=work), work.resources())
+    callback = _Callback(watcher, race, retries)
+    runs: Sequence[str] = list(work.jobs)
     with _quiet():
-        tune.Tuner(
-            trainable,
-            param_space={RUN: tune.grid_search(list(work.jobs))},
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler,
-                max_concurrent_trials=min(at_once or room, room),
-                reuse_actors=not work.in_group,
-                trial_name_creator=lambda trial: str(trial.config[RUN]),
-                trial_dirname_creator=lambda trial: str(trial.config[RUN]),
-            ),
-            run_config=tune.RunConfig(
-                name="step",
-                storage_path=str(scratch),
-                verbose=0,
-                callbacks=[_Callback(watcher)],
-                failure_config=tune.FailureConfig(max_failures=retries),
-            ),
-        ).fit()
+        while runs:
+            _tuner(work, runs, race, callback, scratch, min(at_once or room, room), retries).fit()
+            runs = callback.take_lost()
+
+
+def _tuner(
+    work: Work, runs: Sequence[str], race: EpochRace | None, callback: _Callback, scratch: Path, at_once: int,
+    retries: int,
+) -> tune.Tuner:  # fmt: skip
+    return tune.Tuner(
+        tune.with_resources(tune.with_parameters(train_seed, work=work), work.resources()),
+        param_space={RUN: tune.grid_search(runs)},
+        tune_config=tune.TuneConfig(
+            scheduler=race or FIFOScheduler(),
+            max_concurrent_trials=at_once,
+            reuse_actors=not work.in_group,
+            trial_name_creator=lambda trial: str(trial.config[RUN]),
+            trial_dirname_creator=lambda trial: str(trial.config[RUN]),
+        ),
+        run_config=tune.RunConfig(
+            name="step",
+            storage_path=str(scratch),
+            verbose=0,
+            callbacks=[callback],
+            failure_config=tune.FailureConfig(max_failures=retries),
+        ),
+    )
 
 
 def room_for(work: Work) -> int:

@@ -31,6 +31,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from lgsrr import cli
+from lgsrr.errors import ConfigError
 from pipelines.outcomes import Stage
 from pipelines.output import FOLDERS, Output
 from pipelines.stand_in.process import serve
@@ -167,6 +168,8 @@ def measure_stage(folder: Path, stage: Stage, url: str, settings: Settings) -> N
     ended = time.time()
     made = _made_at(folder, stage)
     new = [at for at in made if at > again.began_at]
+    if not new:
+        raise ConfigError(f"{stage} had made all of its {total} rows before it was killed; take more --utterances")
     peak = max(look.driver for look in looks)
     print(
         f"{stage}: continued with {len(made) - len(new)} of {total} rows made, first new one after "

@@ -7,6 +7,7 @@ a strike and after it, until those that were struck are gone, and the most that 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -25,7 +26,10 @@ from tests.processes import Process, descendants
 from tests.tiny import ROOT
 
 MOST_STARTS = 12
-LONGEST_S = 600.0
+LONGEST_S = 300.0
+"""Of a round: several times what the slowest takes; where it hangs, what it was doing is told."""
+STACKS_S = 5.0
+"""For a command that hangs to write down where."""
 SETTLED_S = 1.5
 """After a kill, until those that were killed ask no more."""
 
@@ -108,8 +112,18 @@ class _Command:
                 self._died(process)
         finally:
             if self._process is not None and self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+                self._end(self._process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a command that hangs; on SIGABRT Python writes down where its threads are."""
+        underway = sorted({found.title().partition(" ")[0] for found in self._world.actors()})
+        process.send_signal(signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STACKS_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._say(f"    hung, with {', '.join(underway)}: {self._last_words(lines=200)}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._outcome.starts += 1
@@ -163,6 +177,6 @@ class _Command:
         flying = f", {in_flight} calls in flight" if self._program == "extraction" else ""
         self._say(f"    struck: {what}{flying}")
 
-    def _last_words(self) -> str:
-        lines = (self._here.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return " / ".join(line.strip() for line in lines[-4:])[:400]
+    def _last_words(self, *, lines: int = 4) -> str:
+        told = (self._here.folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " / ".join(line.strip() for line in told[-lines:])[: 100 * lines]

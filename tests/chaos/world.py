@@ -16,6 +16,8 @@ from tests.processes import Process
 from tests.tiny import ROOT
 
 WORKERS = 2
+NO_ACTORS = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""How the titles of Ray's processes begin in which no work of ours runs."""
 
 
 class World:
@@ -45,14 +47,18 @@ class World:
         self.nodes.add()
 
     def actors(self) -> list[Process]:
-        """Every process of Ray's that holds an actor or runs a task, by its title."""
+        """Every process of Ray's that holds an actor or runs a task, by its title.
+
+        Not the agents of a node, whose raylet ends with them: that is a node lost, which another one replaces.
+        """
         nodes = [self.nodes.head, *self.nodes.workers]
         found = [process for node in nodes for process in self.nodes.processes(node)]
-        return sorted((p for p in found if not p.title().startswith("ray::IDLE")), key=lambda p: (p.title(), p.pid))
+        return sorted((p for p in found if not p.title().startswith(NO_ACTORS)), key=lambda p: (p.title(), p.pid))
 
     def environment(self) -> dict[str, str]:
         """Of the commands."""
-        return {**os.environ, "RAY_ADDRESS": self.nodes.address, "MLFLOW_TRACKING_URI": self.mlflow.uri}
+        where = {"RAY_ADDRESS": self.nodes.address, "MLFLOW_TRACKING_URI": self.mlflow.uri}
+        return {**os.environ, **where, "PYTHONFAULTHANDLER": "1"}
 
     def close(self) -> None:
         """End everything."""

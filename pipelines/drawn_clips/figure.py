@@ -10,13 +10,11 @@ from collections.abc import Sequence
 
 from PIL import ImageDraw
 
-from .motion import Offset, Pose
+from .motion import SHOULDER, Offset, Pose
 from .scene import SHIRTS, Colour, Expression
 
 HEAD = 0.20
 """Radius of the head."""
-SHOULDER = 0.13
-"""From the middle to a shoulder."""
 _SHOULDER_Y, _HIP_Y, _HEAD_Y = 0.56, 0.30, 0.79
 _ARM = 0.36
 _SEAT = 0.14

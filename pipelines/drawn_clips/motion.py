@@ -12,6 +12,10 @@ from .scene import Expression, Person, Scene
 
 Offset = tuple[float, float]
 
+SHOULDER = 0.13
+"""From the middle of the body to a shoulder."""
+EDGE = 0.03
+"""What a hand keeps from the edge of the picture, in parts of the picture."""
 HANGING: Offset = (0.05, 0.30)
 """A hand that does nothing: below the shoulder, a little outwards (mirrored for the left)."""
 
@@ -84,7 +88,7 @@ def _hand(pose: Pose, side: int, offset: Offset) -> Pose:
 
 def _shaken(scene: Scene, person: Person, time: float) -> Offset:
     """Where a hand is that shakes another: midway between the two, going up and down."""
-    shoulder = 0.13 * person.height
+    shoulder = SHOULDER * person.height
     reach = (scene.distance / 2 - shoulder) / person.height
     side = _toward(scene) if person is scene.speaker else -_toward(scene)
     middle = scene.ground - 0.40 * min(scene.speaker.height, scene.other.height)
@@ -94,6 +98,12 @@ def _shaken(scene: Scene, person: Person, time: float) -> Offset:
 
 def _angle(scene: Scene, time: float) -> float:
     return 2 * math.pi * (scene.tempo * time + scene.phase)
+
+
+def _reach(scene: Scene, arm: int) -> float:
+    """How far an arm is stretched out to point: as far as it goes, and its hand stays in the picture."""
+    room = scene.x if arm < 0 else 1 - scene.x
+    return min(0.27, (room - EDGE) / scene.speaker.height - SHOULDER)
 
 
 def _acting(scene: Scene, time: float, pose: Pose) -> Pose:
@@ -107,7 +117,7 @@ def _acting(scene: Scene, time: float, pose: Pose) -> Pose:
             return _hand(pose, arm, (arm * (0.17 + 0.10 * swing), -0.33 + 0.05 * abs(swing)))
         case "points":
             up = min(1.0, 0.6 + time)
-            pointed = _hand(pose, arm, (arm * 0.27 * up, 0.04 - 0.02 * swing))
+            pointed = _hand(pose, arm, (arm * _reach(scene, arm) * up, 0.04 - 0.02 * swing))
             return dataclasses.replace(pointed, finger=arm)
         case "nods":
             return dataclasses.replace(pose, nod=0.9 * swing)

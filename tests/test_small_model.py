@@ -22,6 +22,7 @@ from pipelines.drawn_clips.wordings import ACTIONS_OF, ASPECTS, FACES, INTERACTI
 from pipelines.shipped import SMALL, model_folder
 from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor
 from pipelines.videollama2 import train_small as program
+from pipelines.videollama2.canary import check_model
 from pipelines.videollama2.small_exam import ExamConfig, examine
 from pipelines.videollama2.small_lessons import INSTRUCTIONS, glance, lesson
 from pipelines.videollama2.train_small import SmallConfig
@@ -36,6 +37,11 @@ SEES = {ACTIONS_OF: 0.88, FACES: 0.95, INTERACTION: 0.95}
 """What it names in clips that it never saw, as 96 of them can show it. The aim is 0.95 each: it still takes some who
 wave and some who point for one another.
 """
+
+
+def test_it_passes_the_canary_of_every_engine() -> None:
+    model, processor = VideoLlama2ForConditionalGeneration, VideoLlama2Processor
+    check_model(model.from_pretrained(SMALL), processor.from_pretrained(SMALL))
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """What the small model learns from: a clip, what it is asked of it, and the answer.
 
 It is asked as extraction asks (`pipelines.describe_prompts`), jointly or aspect by aspect, for any of four aspects in
-any order, with several instructions for each, about clips in which people say what has nothing to do with the picture.
+any order, with several instructions for each, and rarely as an engine's canary asks; about clips in which people say
+what has nothing to do with the picture.
 A lesson is made from its number alone, so that training goes on after a stop as if there had been none.
 """
 
@@ -34,8 +35,12 @@ from pipelines.drawn_clips.scene import (
 )
 from pipelines.drawn_clips.wordings import ACTIONS_OF, FACES, INTERACTION, SETTING, described
 
+from .canary import INSTRUCTION
 from .frames import sample_indices
 
+PLAIN = 0.02
+"""Share of lessons that ask for no aspect, but in the canary's words; an engine does not start with a model that has
+nothing to say to them."""
 INSTRUCTIONS: Mapping[str, tuple[str, ...]] = {
     ACTIONS_OF: (
         instruction_of(Aspect(name=ACTIONS_OF)),
@@ -102,6 +107,8 @@ def lesson(number: str, frames: int, *, heads: float = 0.0) -> Lesson:
     if random.random() < 0.5:
         frames_THWC = _compressed(frames_THWC, random.randint(60, 95))
     question, answer = _asked(scene, random, ACTIONS_OF if of_heads else None)
+    if random.random() < PLAIN:
+        question, answer = INSTRUCTION, described(scene)[ACTIONS_OF]
     people = [poses(scene, index / FPS) for index in indices.tolist()]
     return Lesson(
         frames_THWC=frames_THWC,

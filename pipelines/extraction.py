@@ -37,6 +37,7 @@ from .progress import StageProgress
 from .recording import check_recording, record
 from .report import latest_report, write_report
 from .settings import ExtractConfig
+from .uncollected import uncollected
 
 COMMIT_ROWS, COMMIT_S = 500, 30.0
 _STATE = ("complete", "dataset", "utterances", "aspects", "counts", "fingerprint", "cost_usd")
@@ -70,7 +71,8 @@ class Extraction:
         self.config, self.console = config, console
         self.output = Output(config.out)
         self.answers = AnswerStore(config.out)
-        self.inputs: Inputs = read_inputs(config)
+        with uncollected():
+            self.inputs: Inputs = read_inputs(config)
         self.reports: list[StageReport] = []
         check_export(config, self.inputs.dataset)
         check_recording(config)
@@ -97,9 +99,10 @@ class Extraction:
         `after` is the plan of describing, where ranking is planned as if that were done.
         """
         more = {} if after is None else {"coming": [row.id for row in after.rows if row.calls]}
-        plan: StagePlan = stage_of(stage)(self.config, self.inputs, aspects).plan(
-            self.output, self.answers.fingerprints(), **more
-        )
+        with uncollected():
+            plan: StagePlan = stage_of(stage)(self.config, self.inputs, aspects).plan(
+                self.output, self.answers.fingerprints(), **more
+            )
         return plan
 
     # The run
@@ -190,11 +193,7 @@ class Extraction:
             self.output.commit(outcomes)
 
     def _stage(self, stage: Stage, aspects: tuple[Aspect, ...], job: Job) -> None:
-        counts = (self.output.manifest() or {}).get("counts", {}).get(stage, {})
-        if any(counts.values()):  # perhaps nothing is to do; Ray is started where something is
-            plan = self.plan(stage, aspects)
-        else:
-            plan = job.beside_start(lambda: self.plan(stage, aspects))
+        plan = self.plan(stage, aspects)
         progress = StageProgress(stage, len(plan.rows), self.console)
         stopped = None
         if plan.rows:

@@ -72,8 +72,9 @@ def stream(
 
 def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
     blocks = math.ceil(len(work) / rows)
+    tables = (_table(work[start : start + rows]) for start in range(0, len(work), rows))
     # Not from_arrow, which looks at each block by a task of its own: seconds before the first row.
-    data = ray.data.from_items([{"id": name, "work": text} for name, text in work], override_num_blocks=blocks)
+    data = ray.data.from_blocks(list(tables))
     for step in steps:
         pool = ray.data.ActorPoolStrategy(
             min_size=1,
@@ -95,6 +96,11 @@ def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> 
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in batch.column(OUTCOME).to_pylist():
             yield Outcome.from_text(text)
+
+
+def _table(work: Sequence[tuple[str, str]]) -> pa.Table:
+    names, texts = zip(*work, strict=True)
+    return pa.table({"id": pa.array(names, pa.string()), "work": pa.array(texts, pa.string())})
 
 
 def outcomes_table(outcomes: Sequence[Outcome]) -> pa.Table:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +24,6 @@ from .plan import StagePlan
 from .settings import ExtractConfig
 from .stopping import stopping
 
-T = TypeVar("T")
 _RAYS_WORDS = "\n\nThe above exception was the direct cause of the following exception:"
 
 
@@ -60,20 +57,6 @@ class Job:
             self._board = JobBoard.start(self._stack.enter_context(marked(self._output.out, "--out")))
             self._stack.enter_context(stopping(self.stop))
         return self._board
-
-    def beside_start(self, work: Callable[[], T]) -> T:
-        """What `work` gives, which is done while Ray starts: planning many rows takes as long."""
-        found: Future[T] = Future()
-
-        def done() -> None:
-            try:
-                found.set_result(work())
-            except BaseException as error:
-                found.set_exception(error)
-
-        threading.Thread(target=done, daemon=True, name="planning").start()
-        self.board()
-        return found.result()
 
     def llm(self, unwritten_usd: float = 0.0) -> LlmSetup:
         """How the language model is asked, by this run's one budget.

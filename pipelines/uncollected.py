@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """What is made in the block stays, and is never looked through: a
-    sixth of the time of reading and planning 100,000 rows."""
+    """What is made in the block stays, and is never looked through.
+
+    That saves a sixth of the time in which 100,000 rows are read and planned.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Many objects made at once, without Python looking through all of them again and again for cycles to collect."""
+"""Many objects made at once, without Python looking for cycles among all of them again and again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """What is made in the block stays, and is never looked through.
+    """No collection within the block, which makes objects and drops few; what it leaves is looked through after it.
 
-    That saves a sixth of the time in which 100,000 rows are read and planned.
+    That saves a tenth of the time in which 100,000 rows are read and planned.
     """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_on:
             gc.enable()

@@ -103,11 +103,7 @@ class ClipFinder:
         if deep or storage.is_uri(folder):
             parent = folder if deep else posixpath.dirname(storage.join(folder, name))
             return self._tree(parent, deep).sizes.get(name if deep else posixpath.basename(name))
-        try:
-            found = os.stat(os.path.join(folder, name))
-        except OSError:
-            return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+        return _size_of(os.path.join(folder, name))
 
     def _tree(self, folder: str, deep: bool = True) -> _Tree:
         if folder not in self._trees:
@@ -137,9 +133,18 @@ def _sizes(folder: str, deep: bool) -> dict[str, int]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
-            if os.path.isfile(path):
-                found[os.path.relpath(path, folder).replace(os.sep, "/")] = os.path.getsize(path)
+            if (size := _size_of(path)) is not None:
+                found[os.path.relpath(path, folder).replace(os.sep, "/")] = size
     return found
+
+
+def _size_of(path: str) -> int | None:
+    """Bytes of a local file, by one look; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _sizes_in_store(folder: str, deep: bool) -> dict[str, int]:

@@ -71,15 +71,14 @@ def stream(
 
 
 def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
-    blocks = math.ceil(len(work) / rows)
-    tables = (_table(work[start : start + rows]) for start in range(0, len(work), rows))
+    blocks = [_table(work[start : start + rows]) for start in range(0, len(work), rows)]
     # Not from_arrow, which looks at each block by a task of its own: seconds before the first row.
-    data = ray.data.from_blocks(list(tables))
+    data = ray.data.from_blocks(blocks)
     for step in steps:
         pool = ray.data.ActorPoolStrategy(
             min_size=1,
             max_size=step.actors,
-            initial_size=min(step.actors, blocks),
+            initial_size=min(step.actors, len(blocks)),
             max_concurrent_calls_per_actor=step.calls,
             max_tasks_in_flight_per_actor=2 * step.calls,
             enable_true_multi_threading=True,

@@ -39,7 +39,7 @@ wave and some who point for one another.
 """
 
 
-def test_it_passes_the_canary_of_every_engine() -> None:
+def test_it_answers_the_canary() -> None:
     model, processor = VideoLlama2ForConditionalGeneration, VideoLlama2Processor
     check_model(model.from_pretrained(SMALL), processor.from_pretrained(SMALL))
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +50,7 @@ class _Callback(tune.Callback):
     """Tune's callbacks as ours.
 
     Tune counts it twice when a process that it uses again is dead before the next run begins in it, and takes that run
-    for failed whatever it may still retry. Such a run is lost, not failed: it waits in `lost` for another go.
+    for failed whatever it may still retry. Such a run is lost, not failed: `take_lost` names it for another go.
     """
 
     def __init__(self, watcher: Watcher, race: EpochRace | None, retries: int) -> None:
@@ -107,36 +107,30 @@ def run_step(
         ConfigError: not one run fits the cluster.
     """
     room = room_for(work)
+    trainable = tune.with_resources(tune.with_parameters(train_seed, work=work), work.resources())
     callback = _Callback(watcher, race, retries)
-    runs: Sequence[str] = list(work.jobs)
+    runs = list(work.jobs)
     with _quiet():
         while runs:
-            _tuner(work, runs, race, callback, scratch, min(at_once or room, room), retries).fit()
+            tune.Tuner(
+                trainable,
+                param_space={RUN: tune.grid_search(runs)},
+                tune_config=tune.TuneConfig(
+                    scheduler=race or FIFOScheduler(),
+                    max_concurrent_trials=min(at_once or room, room),
+                    reuse_actors=not work.in_group,
+                    trial_name_creator=lambda trial: str(trial.config[RUN]),
+                    trial_dirname_creator=lambda trial: str(trial.config[RUN]),
+                ),
+                run_config=tune.RunConfig(
+                    name="step",
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[callback],
+                    failure_config=tune.FailureConfig(max_failures=retries),
+                ),
+            ).fit()
             runs = callback.take_lost()
-
-
-def _tuner(
-    work: Work, runs: Sequence[str], race: EpochRace | None, callback: _Callback, scratch: Path, at_once: int,
-    retries: int,
-) -> tune.Tuner:  # fmt: skip
-    return tune.Tuner(
-        tune.with_resources(tune.with_parameters(train_seed, work=work), work.resources()),
-        param_space={RUN: tune.grid_search(runs)},
-        tune_config=tune.TuneConfig(
-            scheduler=race or FIFOScheduler(),
-            max_concurrent_trials=at_once,
-            reuse_actors=not work.in_group,
-            trial_name_creator=lambda trial: str(trial.config[RUN]),
-            trial_dirname_creator=lambda trial: str(trial.config[RUN]),
-        ),
-        run_config=tune.RunConfig(
-            name="step",
-            storage_path=str(scratch),
-            verbose=0,
-            callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=retries),
-        ),
-    )
 
 
 def room_for(work: Work) -> int:

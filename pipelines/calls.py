@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
+
+import orjson
 
 from lgsrr.errors import LgsrrError
 
@@ -20,13 +21,10 @@ Json = Any
 """What json.loads gives."""
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-"""Made once: json.dumps would make one for each text."""
-
-
 def fingerprint_of(parts: Mapping[str, Json]) -> str:
     """SHA-256 (32 hex digits) of JSON with sorted keys: equal content, equal name."""
-    return hashlib.sha256(_CANONICAL.encode(parts).encode()).hexdigest()[:32]
+    # Not json: three of these texts for each row of a table took a quarter of the time until a stopped run goes on.
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 PICTURE_TOKENS = 800

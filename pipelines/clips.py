@@ -76,9 +76,8 @@ class ClipFinder:
         return {utterance.id: self.find(utterance) for utterance in utterances}
 
     def _named(self, id: str, video: str) -> Clip | NoClip:
-        if storage.is_uri(video) or os.path.isabs(video):
-            folder, name = posixpath.split(video)
-            size = self._size(folder, name, deep=False)
+        if (is_uri := storage.is_uri(video)) or os.path.isabs(video):
+            size = self._size(*posixpath.split(video), deep=False) if is_uri else _size_of(video)
             return NoClip(id=id, reason=f"{video}: no such file") if size is None else Clip(id=id, uri=video, size=size)
         name = posixpath.normpath(video)
         if name.split("/")[0] == "..":

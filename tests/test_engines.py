@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import hashlib
 import io
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from lgsrr.errors import ConfigError
 from lgsrr.records import Aspect
-from pipelines.calls import Answer, Fatal, Refused, Request
+from pipelines.calls import Answer, Fatal, Refused, Request, fingerprint_of
 from pipelines.decoding import Decoded
 from pipelines.describe_prompts import again, joint_prompt, separate_prompt
 from pipelines.engines import Ask, Engine, EngineConfig, EngineDead, Said, Scripted, make_engine, stream
 from pipelines.engines.config import revision_of
+from pipelines.engines.interface import _spaced
 from pipelines.sections import SectionError, parse_sections
 from tests.clips import moving_square
 from tests.tiny import ROOT
@@ -286,3 +290,19 @@ def test_engines_are_importable_without_vllm_openai_and_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@hypothesis.given(
+    values=hypothesis.strategies.dictionaries(
+        hypothesis.strategies.from_regex(r"[a-z_]{1,9}", fullmatch=True),
+        hypothesis.strategies.none() | hypothesis.strategies.integers(0, 10**9) | hypothesis.strategies.text(),
+    )
+)
+def test_what_a_request_refers_to_is_what_json_makes_of_it(values: dict[str, str | int | None]) -> None:
+    assert _spaced(values) == json.dumps(values, ensure_ascii=False)
+
+
+def test_a_fingerprint_is_the_hash_of_compact_json_with_sorted_keys() -> None:
+    parts = {"b": ("ü", 1, 0.2, None), "a": {"y": [True], "x": "\n\u001f"}}
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    assert fingerprint_of(parts) == hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ from lgsrr.records import Aspect
 from pipelines.describe_prompts import separate_prompt
 from pipelines.drawn_clips.clip import write_clip
 from pipelines.drawn_clips.scene import Scene, any_scene
-from pipelines.drawn_clips.wordings import ACTIONS_OF, ASPECTS, FACES, INTERACTION, named, truth
+from pipelines.drawn_clips.wordings import ASPECTS, named, truth
 from pipelines.shipped import SMALL, model_folder
 from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor
 from pipelines.videollama2 import train_small as program
@@ -33,21 +33,15 @@ TOKENS = 96
 # ---- what it sees --------------------------------------------------------------------------------------------------
 
 
-SEES = {ACTIONS_OF: 0.88, FACES: 0.95, INTERACTION: 0.95}
-"""What it names in clips that it never saw, as 96 of them can show it. The aim is 0.95 each: it still takes some who
-wave and some who point for one another.
-"""
-
-
 def test_it_answers_the_canary() -> None:
     model, processor = VideoLlama2ForConditionalGeneration, VideoLlama2Processor
     check_model(model.from_pretrained(SMALL), processor.from_pretrained(SMALL))
 
 
 @pytest.mark.slow
-def test_it_names_expression_and_interaction_in_clips_it_never_saw_and_the_action_in_most() -> None:
-    found = examine(ExamConfig(clips=96, seed=777))
-    assert all(found[name] >= share for name, share in SEES.items()), found
+def test_it_names_action_expression_and_interaction_in_95_of_100_clips_that_it_never_saw() -> None:
+    found = examine(ExamConfig(clips=400, seed=12345))  # the exam of its card
+    assert all(share >= 0.95 for share in found.values()), found
 
 
 def scenes(count: int, seed: int) -> list[Scene]:
@@ -91,7 +85,7 @@ def test_its_card_says_how_it_was_made_and_how_well_it_sees() -> None:
         share = float(
             next(line for line in card.splitlines() if line.startswith(f"| {name} |")).split("|")[2].strip(" %")
         )
-        assert share >= 100 * SEES[name]
+        assert share >= 95
 
 
 def test_no_path_of_the_machine_that_made_it_is_in_its_folder() -> None:

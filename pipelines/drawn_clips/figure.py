@@ -132,10 +132,12 @@ class _Drawing:
                 self.canvas.rectangle((x - half, y - half, x + half, y + half), fill=_PARCEL, outline=INK)
 
     def _elbow(self, shoulder: tuple[float, float], hand: Offset, side: int) -> tuple[float, float]:
-        """Between shoulder and hand, bent outwards by what the arm is longer than the way."""
+        """Between shoulder and hand: an arm longer than the way bends outwards, and one that points bends down."""
         reach = math.hypot(*hand)
         bend = math.sqrt(max(0.0, (_ARM / 2) ** 2 - (reach / 2) ** 2))
-        away = (-hand[1], hand[0]) if (-hand[1]) * side > 0 else (hand[1], -hand[0])
+        across = (-hand[1], hand[0])
+        is_away = across[1] > 0 if self.pose.finger == side else across[0] * side > 0
+        away = across if is_away else (-across[0], -across[1])
         scale = bend / reach if reach else 0.0
         x, y = hand[0] / 2 + away[0] * scale, hand[1] / 2 + away[1] * scale
         return shoulder[0] + x * self.unit, shoulder[1] + y * self.unit

@@ -111,7 +111,8 @@ class DescribeRows:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         try:
-            return outcomes_table(self._loop.run(self._all(batch)))
+            with self._board.working():
+                return outcomes_table(self._loop.run(self._all(batch)))
         except EngineDead as dead:  # Ray starts another actor, and gives it what this one had
             print(f"engine: {dead}", file=sys.stderr, flush=True)
             os._exit(1)

@@ -117,7 +117,7 @@ class DescribeStage:
         if clips:
             steps = self._steps(job)
             work = [(row.id, row.work) for row in clips]
-            yield from stream(work, steps, min(ROWS, len(clips)), stopped=job.stop_reason)
+            yield from stream(work, steps, min(ROWS, len(clips)), stopped=job.stop_reason, over=job.over)
 
     def _steps(self, job: Job) -> list[Step]:
         config, board, out = self._config, job.board(), self._config.out

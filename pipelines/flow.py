@@ -6,7 +6,7 @@ been answered by then is found in the answer store. Several blocks are in work i
 row of a block keeps nobody waiting.
 
 Whoever runs a stage ends it early on the `JobBoard`: actors look at it before they begin a row, and give back what they
-have not begun.
+have not begun. When nothing is in work any more, nobody waits for the rest to be given back.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .outcomes import Outcome
 WAVE_BLOCKS = 50_000
 """Blocks that Ray is given at once. Each is an object, which costs the driver and the object store kilobytes whatever
 is in it: those of ten million clips would fill both. Between two waves actors start anew: minutes in hours."""
+STILL_TO_COME = 64
+"""Blocks given back, one after the other, after which no row that was done just before is expected any more."""
 OUTCOME = "outcome"
 
 
@@ -53,7 +55,12 @@ def block_rows(rows: int, actors: int, calls: int, *, rows_per_second: float | N
 
 
 def stream(
-    work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int, *, stopped: Callable[[], object]
+    work: Sequence[tuple[str, str]],
+    steps: Sequence[Step],
+    rows: int,
+    *,
+    stopped: Callable[[], object],
+    over: Callable[[], bool],
 ) -> Iterator[Outcome]:
     """Outcomes of all rows, as they come.
 
@@ -62,15 +69,18 @@ def stream(
         steps: one after the other; the last one's batches have the column `outcome`.
         rows: of a block.
         stopped: whether the job is ending, and no further wave is begun.
+        over: whether it is, and nothing is in work any more.
     """
     quiet()
     of_a_wave = rows * WAVE_BLOCKS
     for start in range(0, len(work), of_a_wave):
         if not stopped():
-            yield from _wave(work[start : start + of_a_wave], steps, rows)
+            yield from _wave(work[start : start + of_a_wave], steps, rows, over)
 
 
-def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> Iterator[Outcome]:
+def _wave(
+    work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int, over: Callable[[], bool]
+) -> Iterator[Outcome]:
     blocks = [_table(work[start : start + rows]) for start in range(0, len(work), rows)]
     # Not from_arrow, which looks at each block by a task of its own: seconds before the first row.
     data = ray.data.from_blocks(blocks)
@@ -92,9 +102,14 @@ def _wave(work: Sequence[tuple[str, str]], steps: Sequence[Step], rows: int) -> 
             num_cpus=step.num_cpus,
             num_gpus=step.num_gpus,
         )
+    still_to_come = STILL_TO_COME
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for text in batch.column(OUTCOME).to_pylist():
-            yield Outcome.from_text(text)
+        outcomes = [Outcome.from_text(text) for text in batch.column(OUTCOME).to_pylist()]
+        yield from outcomes
+        given_back = all(outcome.status == "stopped" for outcome in outcomes)
+        still_to_come = still_to_come - 1 if given_back and over() else STILL_TO_COME
+        if not still_to_come:
+            return
 
 
 def _table(work: Sequence[tuple[str, str]]) -> pa.Table:

@@ -74,7 +74,9 @@ class Job:
 
     def stop(self, reason: str) -> None:
         """End the job: nothing more is begun."""
-        self._reason = self._reason or reason
+        if self._reason is None:
+            self._reason = reason
+            self.say(f"{reason}: what is in work is finished, nothing more is begun; Ctrl-C ends it at once")
         if self._llm is not None:
             self._llm.stop(reason)
         if self._board is not None:
@@ -92,6 +94,10 @@ class Job:
 
     def stop_reason(self) -> str | None:
         return self._reason or (self._board.stop_reason() if self._board is not None else None)
+
+    def over(self) -> bool:
+        """Whether the job is ending and nothing is in work any more."""
+        return self._board is not None and self.stop_reason() is not None and self._board.over()
 
     def discover(self, asked: list[Request], ask: discover.DiscoverAsk) -> discover.Found:
         setup = self.llm()

@@ -1,4 +1,4 @@
-"""What all actors of a job share: whether it is ending, and which clips an engine has begun and not finished.
+"""What all actors of a job share: whether it is ending, who is at work, and which clips an engine has begun.
 
 A small actor of Ray's that lives as long as the job. A clip that kills its engine takes the clips beside it along, and
 Ray gives all of them to the next engine; so that they do not kill one engine after the other for ever, what has been
@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -30,6 +31,8 @@ class JobBoard:
         self._actor, self._place = actor, place
         self._asked_at = -math.inf
         self._reason: str | None = None
+        self._looked_at = -math.inf
+        self._over = False
 
     @classmethod
     def start(cls, place: Place | None = None) -> JobBoard:
@@ -52,6 +55,25 @@ class JobBoard:
             self._asked_at = clock()
             self._reason = self._ask("stop_reason")
         return self._reason
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """For the block, a batch is in work; a job that ends waits for it. Nobody waits for the board here."""
+        name = uuid.uuid4().hex
+        self._actor.enter.remote(name)
+        try:
+            yield
+        finally:
+            self._actor.leave.remote(name)
+
+    def over(self, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Whether the job is ending and nothing is in work that was begun before, looked up at most twice a second. A
+        batch whose actor died is in work for ever.
+        """
+        if not self._over and self.stop_reason(clock) is not None and clock() - self._looked_at >= 0.5:
+            self._looked_at = clock()
+            self._over = bool(self._ask("over"))
+        return self._over
 
     def begun(self, name: str) -> int:
         """How often a clip was begun and not finished."""
@@ -78,6 +100,7 @@ class JobBoard:
 class _Board:
     def __init__(self) -> None:
         self._reason: str | None = None
+        self._working: set[str] = set()
         self._begun: Counter[str] = Counter()
 
     def stop(self, reason: str) -> None:
@@ -85,6 +108,16 @@ class _Board:
 
     def stop_reason(self) -> str | None:
         return self._reason
+
+    def enter(self, name: str) -> None:
+        if self._reason is None:  # later batches are given back as they are
+            self._working.add(name)
+
+    def leave(self, name: str) -> None:
+        self._working.discard(name)
+
+    def over(self) -> bool:
+        return self._reason is not None and not self._working
 
     def begun(self, name: str) -> int:
         return self._begun[name]

@@ -41,7 +41,8 @@ class RankRows:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         works = [work_from_text(text) for text in batch.column("work").to_pylist()]
-        return outcomes_table(self._loop.run(self._all(works)))
+        with self._board.working():
+            return outcomes_table(self._loop.run(self._all(works)))
 
     async def _all(self, works: list[RankWork]) -> list[Outcome]:
         return list(await asyncio.gather(*(self._one(work) for work in works)))

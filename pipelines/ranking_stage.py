@@ -77,7 +77,7 @@ class RankStage:
         )
         rate = None if config.rpm is None else config.rpm / 60
         rows = block_rows(len(plan.rows), config.callers, step.calls, rows_per_second=rate)
-        return stream([(row.id, row.work) for row in plan.rows], [step], rows, stopped=job.stop_reason)
+        return stream([(row.id, row.work) for row in plan.rows], [step], rows, stopped=job.stop_reason, over=job.over)
 
     def _unwritten_usd(self, plan: StagePlan) -> float:
         """What the plan's rows have cost already, by batches or in a run that was killed; for a budget alone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from pipelines.job_board import JobBoard, _Board
@@ -13,6 +15,12 @@ class Board(JobBoard):
     def __init__(self) -> None:
         super().__init__(None)
         self._held = _Board()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        self._held.enter("batch")
+        yield
+        self._held.leave("batch")
 
     def _ask(self, method: str, *arguments: str) -> Any:
         return getattr(self._held, method)(*arguments)

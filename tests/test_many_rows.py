@@ -64,7 +64,7 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each wave; no Ray."""
     sizes: list[int] = []
 
-    def wave(work: Sequence[tuple[str, str]], steps: object, rows: int) -> Iterator[Outcome]:
+    def wave(work: Sequence[tuple[str, str]], steps: object, rows: int, over: object) -> Iterator[Outcome]:
         sizes.append(len(work))
         yield from (outcome(name) for name, _ in work)
 
@@ -78,13 +78,13 @@ WORK = [(f"u{place}", "w") for place in range(25)]
 
 def test_many_rows_go_through_ray_in_waves_and_each_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = waves(monkeypatch)
-    came = [o.id for o in flow.stream(WORK, [], 2, stopped=lambda: None)]
+    came = [o.id for o in flow.stream(WORK, [], 2, stopped=lambda: None, over=lambda: False)]
     assert came == [name for name, _ in WORK]
     assert sizes == [10, 10, 5]
 
 
 def test_a_job_that_is_ending_begins_no_further_wave(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = waves(monkeypatch)
-    came = list(flow.stream(WORK, [], 2, stopped=lambda: "interrupted" if sizes else None))
+    came = list(flow.stream(WORK, [], 2, stopped=lambda: "interrupted" if sizes else None, over=lambda: False))
     assert sizes == [10]
     assert len(came) == 10

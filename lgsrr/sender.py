@@ -56,28 +56,6 @@ class Sink(Protocol):
         """The run that this sink has delivered something of; None where it has not. Asks nobody."""
 
 
-class MemorySink:
-    """Keeps events in a list: the stand-in for a server. It can be told to be away or to refuse."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Event]] = []
-        self.away = False
-        self.refuses: Callable[[Event], bool] = lambda _: False
-        self.tries = 0
-
-    def deliver(self, run: RunStarted, event: Event) -> None:
-        self.tries += 1
-        if self.away:
-            raise SinkAwayError(f"{run.destination} was told to be away")
-        if self.refuses(event):
-            raise SinkRefusedError("was told to refuse this event")
-        self.events.append((run.run_key, event))
-
-    def find(self, run_key: str) -> RunRef | None:
-        known = any(key == run_key for key, _ in self.events)
-        return RunRef(run_id=f"id-{run_key}", experiment_id="0") if known else None
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
     """The pause between two tries while a sink is away: doubled each time up to a cap."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from lgsrr.sender import MemorySink
+from tests.memory_sink import MemorySink
 from tests.tiny import tiny_config, write_tiny_bert
 
 if TYPE_CHECKING:

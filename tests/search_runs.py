@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from lgsrr.sender import MemorySink
 from lgsrr.spool import RunFinished, RunStarted
+from tests.memory_sink import MemorySink
 from tests.tiny import ROOT, flags, tiny_config
 from tune.ledger import Ledger
 from tune.plan import plan

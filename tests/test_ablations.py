@@ -27,8 +27,8 @@ from lgsrr.model import RELATIONS, Inconsistency, Relation, SemanticRelations, l
 from lgsrr.optimizer import make_optimizer
 from lgsrr.pretrained import encoder_folder, load_encoder
 from lgsrr.saved_model import load_model, new_model, read_card, save_model
-from lgsrr.sender import MemorySink
 from lgsrr.train import model_card, train
+from tests.memory_sink import MemorySink
 from tests.tiny import LIMIT, numbers, result, sample_data, tiny_config
 from tune.ablations import Ablation, ablations
 from tune.records import Trial

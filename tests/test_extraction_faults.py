@@ -20,7 +20,6 @@ import pytest
 
 from lgsrr.errors import LgsrrError
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, RANKINGS_FOLDER
-from lgsrr.sender import MemorySink
 from lgsrr.train import train
 from pipelines import describing_stage
 from pipelines.answers import AnswerStore
@@ -39,6 +38,7 @@ from tests.extraction_runs import (
     write_clips,
     write_table,
 )
+from tests.memory_sink import MemorySink
 from tests.processes import Process, descendants, kill, wait_until
 from tests.tiny import ROOT, tiny_config
 

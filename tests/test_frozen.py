@@ -21,8 +21,8 @@ from lgsrr.features import Features, Lengths, featurise
 from lgsrr.frozen import digest_of_weights, kept_batches
 from lgsrr.model import LGSRR, SemanticRelations
 from lgsrr.pretrained import load_encoder
-from lgsrr.sender import MemorySink
 from lgsrr.train import train
+from tests.memory_sink import MemorySink
 from tests.tiny import LAYERS, sample_data, tiny_config, write_tiny_bert
 
 

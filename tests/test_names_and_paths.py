@@ -20,7 +20,6 @@ from lgsrr.extracted import RANKINGS_FOLDER
 from lgsrr.files import plain_name
 from lgsrr.records import SPLITS, Utterance
 from lgsrr.run_folder import choose_run_folder
-from lgsrr.sender import MemorySink
 from lgsrr.spool import RunStarted, check_run_key
 from lgsrr.tracking import MlflowSink, connect
 from pipelines.clips import Clip, ClipFinder
@@ -32,6 +31,7 @@ from pipelines.report import write_report
 from pipelines.settings import ExtractConfig
 from pipelines.videollama2.checkpoint import weight_files
 from tests.extracted_outputs import ASPECTS, described, ranked, receipt, set_aside
+from tests.memory_sink import MemorySink
 from tune.settings import SearchConfig
 
 NUL, LONG = "nul\0byte", "x" * 5000

@@ -26,7 +26,6 @@ from lgsrr.catalog import load_dataset
 from lgsrr.errors import ConfigError, TrainingError
 from lgsrr.extracted import DESCRIPTIONS_FOLDER, RANKINGS_FOLDER
 from lgsrr.saved_model import read_card
-from lgsrr.sender import MemorySink
 from lgsrr.spool import ModelSaved
 from lgsrr.train import train
 from pipelines.calls import ExtractionError
@@ -44,6 +43,7 @@ from tests.extraction_runs import (
     write_clips,
     write_table,
 )
+from tests.memory_sink import MemorySink
 from tests.nodes import NODE_CPUS, Nodes, can_hide, nodes
 from tests.s3 import moto, s3_at
 from tests.search_runs import search_config, searched, table

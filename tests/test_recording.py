@@ -13,7 +13,6 @@ from lgsrr.destination import TrackingConfig
 from lgsrr.errors import ConfigError
 from lgsrr.records import Aspect, Dataset
 from lgsrr.replay import Replay
-from lgsrr.sender import MemorySink
 from lgsrr.spool import Artifact, Event, Metrics, RunFinished, RunStarted
 from lgsrr.tracking import connect
 from pipelines.calls import Usage
@@ -24,6 +23,7 @@ from pipelines.recording import check_recording, metrics_of, prompts_of, record,
 from pipelines.report import write_report
 from pipelines.settings import ExtractConfig
 from tests.extracted_outputs import ASPECTS, utterances, write_output
+from tests.memory_sink import MemorySink
 
 E = TypeVar("E", bound=Event)
 STARTED = 1.79e9

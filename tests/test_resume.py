@@ -21,11 +21,11 @@ from rich.console import Console
 from lgsrr.config import TrainConfig
 from lgsrr.destination import TrackingConfig
 from lgsrr.run_folder import RunFolder
-from lgsrr.sender import MemorySink
 from lgsrr.spool import RunFinished
 from lgsrr.tracking import connect
 from lgsrr.train import Trained, Watcher, train
 from tests.conftest import tracked_in_memory
+from tests.memory_sink import MemorySink
 from tests.processes import Process, descendants, kill, training_workers, wait_until
 from tests.tiny import ROOT, epochs_kept, flags, numbers, result, tiny_config
 

@@ -21,11 +21,11 @@ from lgsrr.destination import TrackingConfig
 from lgsrr.errors import ConfigError, LgsrrError, TrainingError
 from lgsrr.replay import Replay
 from lgsrr.saved_model import read_card
-from lgsrr.sender import MemorySink
 from lgsrr.spool import Artifact, Metrics, ModelRegistered, ModelSaved, Tags
 from lgsrr.spool import journals as journals_in
 from lgsrr.tracking import connect
 from tests.conftest import tracked_in_memory
+from tests.memory_sink import MemorySink
 from tests.processes import Process, descendants, kill, trial_processes, wait_until
 from tests.search_runs import ended_seeds, runs_ended, runs_started, search_config, searched, start, table
 from tune.answer import print_answer

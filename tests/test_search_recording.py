@@ -9,8 +9,8 @@ import pytest
 
 from lgsrr.config import recipe
 from lgsrr.destination import TrackingConfig
-from lgsrr.sender import MemorySink
 from lgsrr.spool import DataRef
+from tests.memory_sink import MemorySink
 from tests.search_runs import runs_ended, runs_started
 from tune.recording import SearchRecord
 from tune.records import SeedResult, Trial

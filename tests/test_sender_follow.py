@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lgsrr.destination import TrackingConfig, spool_folder
-from lgsrr.sender import MemorySink, Sender, SinkAwayError
+from lgsrr.sender import Sender, SinkAwayError
 from lgsrr.spool import Event, Journal, Metrics, RunFinished, RunStarted
 from lgsrr.tracker import Tracker
+from tests.memory_sink import MemorySink
 
 
 def start(run_key: str, parent: str | None = None, destination: str = "http://nowhere") -> RunStarted:

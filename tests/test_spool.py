@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lgsrr.errors import ConfigError
-from lgsrr.sender import Backoff, MemorySink, Sender, SinkAwayError, deliver
+from lgsrr.sender import Backoff, Sender, SinkAwayError, deliver
 from lgsrr.spool import (
     Artifact,
     DataRef,
@@ -30,6 +30,7 @@ from lgsrr.spool import (
     encode,
     journals,
 )
+from tests.memory_sink import MemorySink
 
 START = RunStarted(
     run_key="run",

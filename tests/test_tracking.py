@@ -26,10 +26,11 @@ from lgsrr.logged_models import resolve_model
 from lgsrr.provenance import git_commit, package_versions, pinned_requirements
 from lgsrr.records import Aspect, Dataset, Utterance
 from lgsrr.replay import Replay
-from lgsrr.sender import MemorySink, RunRef, deliver
+from lgsrr.sender import RunRef, deliver
 from lgsrr.spool import Event, Journal, Metrics, RunStarted
 from lgsrr.tracker import Tracker, describe
 from lgsrr.tracking import MlflowSink, connect, load_mlflow
+from tests.memory_sink import MemorySink
 from tests.mlflow_server import hanging_server
 from tests.tracked_runs import DATA, assert_nobody_waited, empty_database, history, model, record, runs, the_runs
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from lgsrr.config import TrainConfig
 from lgsrr.errors import ConfigError, DataError, TrainingError
 from lgsrr.evaluate import EvaluateConfig, evaluate
-from lgsrr.sender import MemorySink
 from lgsrr.spool import Artifact, Event, Metrics, ModelSaved, RunFinished, RunStarted
 from lgsrr.train import Trained, Watcher, train
 from tests.conftest import tracked_in_memory
+from tests.memory_sink import MemorySink
 from tests.tables_on_disk import write_extracted
 from tests.tiny import LIMIT, numbers, sample_data, tiny_config, without_dropout
 

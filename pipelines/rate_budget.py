@@ -208,8 +208,7 @@ class RateBudget:
             if self._in_flight == 0:
                 self.stop(
                     f"budget used up: {self._spent:.4f} of {self._limits.usd:.2f} USD are spent and the next request "
-                    "may "
-                    f"cost {want.usd:.4f}; the same command with a larger --budget-usd goes on"
+                    f"may cost {want.usd:.4f}; the same command with a larger --budget-usd goes on"
                 )
             return later
         at = max(self._requests.earliest(1, now), self._tokens.earliest(want.tokens, now), self._paused_until)

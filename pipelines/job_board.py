@@ -21,6 +21,8 @@ from lgsrr.place import Place
 
 GIVE_UP_AFTER = 3
 """Times that a clip may be begun."""
+PATIENCE_S = 300.0
+"""For how long a job that is ending waits for what is in work: a batch whose actor died is in work for ever."""
 
 
 class JobBoard:
@@ -32,6 +34,7 @@ class JobBoard:
         self._asked_at = -math.inf
         self._reason: str | None = None
         self._looked_at = -math.inf
+        self._ending_since: float | None = None
         self._over = False
 
     @classmethod
@@ -67,12 +70,14 @@ class JobBoard:
             self._actor.leave.remote(name)
 
     def over(self, clock: Callable[[], float] = time.monotonic) -> bool:
-        """Whether the job is ending and nothing is in work that was begun before, looked up at most twice a second. A
-        batch whose actor died is in work for ever.
-        """
-        if not self._over and self.stop_reason(clock) is not None and clock() - self._looked_at >= 0.5:
-            self._looked_at = clock()
-            self._over = bool(self._ask("over"))
+        """Whether the job is ending and nothing is in work that was begun before, looked up at most twice a second."""
+        now = clock()
+        if self._over or self.stop_reason(clock) is None or now - self._looked_at < 0.5:
+            return self._over
+        self._looked_at = now
+        if self._ending_since is None:
+            self._ending_since = now
+        self._over = now - self._ending_since >= PATIENCE_S or bool(self._ask("over"))
         return self._over
 
     def begun(self, name: str) -> int:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import flow
-from pipelines.job_board import JobBoard
+from pipelines.job_board import PATIENCE_S, JobBoard
 from pipelines.outcomes import Outcome, Receipt
 from tests.board import Board
 
@@ -58,6 +58,15 @@ def test_a_job_is_over_when_it_is_ending_and_the_last_batch_that_was_begun_befor
         board.stop("no key")
         assert not board.over(lambda: next(seconds))
     assert board.over(lambda: next(seconds))
+
+
+def test_a_job_that_is_ending_does_not_wait_for_ever_for_a_batch_whose_actor_died() -> None:
+    board = Board()
+    with board.working():
+        board.stop("interrupted")
+        assert not board.over(lambda: 0.0)
+        assert not board.over(lambda: PATIENCE_S - 1)
+        assert board.over(lambda: PATIENCE_S)
 
 
 def test_a_job_that_is_not_ending_is_never_over() -> None:

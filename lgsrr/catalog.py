@@ -27,6 +27,7 @@ from lgsrr.records import SPLITS, Dataset, Split
 from lgsrr.released import FOLDERS, RELEASED, TEXT_FOLDER, locate, read_released
 from lgsrr.sample_scenes import LABELS
 from lgsrr.tables import FORMATS, did_you_mean, shown
+from lgsrr.uncollected import uncollected
 
 SAMPLE = "sample"
 SAMPLE_FOLDER = Path(__file__).parent / "sample"
@@ -43,6 +44,7 @@ class Summary(TypedDict):
     ranks: dict[str, list[int]]
 
 
+@uncollected()
 def load_dataset(dataset: str, data: str | None, *, require: tuple[Split, ...] = SPLITS) -> Dataset:
     """Read and check one dataset.
 

@@ -21,6 +21,7 @@ from lgsrr.errors import LgsrrError
 from lgsrr.extracted import ASPECTS_FILE, MANIFEST_FILE
 from lgsrr.records import Aspect
 from lgsrr.spool import Status
+from lgsrr.uncollected import uncollected
 
 from . import discover
 from .answers import AnswerStore
@@ -37,7 +38,6 @@ from .progress import StageProgress
 from .recording import check_recording, record
 from .report import latest_report, write_report
 from .settings import ExtractConfig
-from .uncollected import uncollected
 
 COMMIT_ROWS, COMMIT_S = 500, 30.0
 _STATE = ("complete", "dataset", "utterances", "aspects", "counts", "fingerprint", "cost_usd")

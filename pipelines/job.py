@@ -97,7 +97,7 @@ class Job:
 
     def over(self) -> bool:
         """Whether the job is ending and nothing is in work any more."""
-        return self._board is not None and self.stop_reason() is not None and self._board.over()
+        return self._board is not None and self._board.over()
 
     def discover(self, asked: list[Request], ask: discover.DiscoverAsk) -> discover.Found:
         setup = self.llm()

@@ -63,11 +63,11 @@ class JobBoard:
     def working(self) -> Iterator[None]:
         """For the block, a batch is in work; a job that ends waits for it. Nobody waits for the board here."""
         name = uuid.uuid4().hex
-        self._actor.enter.remote(name)
+        self._tell("enter", name)
         try:
             yield
         finally:
-            self._actor.leave.remote(name)
+            self._tell("leave", name)
 
     def over(self, clock: Callable[[], float] = time.monotonic) -> bool:
         """Whether the job is ending and nothing is in work that was begun before, looked up at most twice a second."""
@@ -97,6 +97,10 @@ class JobBoard:
         with contextlib.suppress(ray.exceptions.RayError):
             return ray.get(getattr(self._actor, method).remote(*arguments), timeout=10)
         return None
+
+    def _tell(self, method: str, *arguments: str) -> None:
+        """Let the actor know, and wait for nothing."""
+        getattr(self._actor, method).remote(*arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return JobBoard, (self._actor, self._place)

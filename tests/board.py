@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 from pipelines.job_board import JobBoard, _Board
@@ -16,11 +14,8 @@ class Board(JobBoard):
         super().__init__(None)
         self._held = _Board()
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        self._held.enter("batch")
-        yield
-        self._held.leave("batch")
-
     def _ask(self, method: str, *arguments: str) -> Any:
         return getattr(self._held, method)(*arguments)
+
+    def _tell(self, method: str, *arguments: str) -> None:
+        self._ask(method, *arguments)

@@ -123,7 +123,8 @@ def test_descriptions_name_what_was_drawn(described: Path) -> None:
     for aspect, kind in zip(ASPECTS, ("action", "expression", "interaction"), strict=True):
         place = names.index(aspect)
         right = sum(named(aspect, u.descriptions[place]) == drawn[u.id][kind] for u in dataset.utterances)
-        assert right >= 0.91 * len(drawn), f"{aspect}: {right} of {len(drawn)}"
+        least = 0.91 if kind == "action" else 0.92  # the rest is below the small model's card by chance alone
+        assert right >= least * len(drawn), f"{aspect}: {right} of {len(drawn)}"
 
 
 def test_descriptions_bring_twenty_points_over_text_alone(found: Found) -> None:

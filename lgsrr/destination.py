@@ -23,6 +23,8 @@ REQUEST_TIMEOUT_S = 10
 UPLOAD_TIMEOUT_S = 300
 """A server answers a file only after it has stored it, which for a large model takes longer than any other answer."""
 
+_TRAINING = "workflowType=machine_learning"
+"""Has MLflow's UI show pages for training; without it a browser that never chose gets those for LLM applications."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -83,7 +85,7 @@ def ui_hint(destination: str) -> str:
 
 def run_url(destination: str, run: RunRef) -> str:
     """The page of a run: its link on a server; for a database the command that starts the UI, and the page there."""
-    page = f"/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    page = f"/#/experiments/{run.experiment_id}/runs/{run.run_id}?{_TRAINING}"
     if sqlite_path(destination) is None:
         return without_password(destination) + page
     return f"{ui_hint(destination)}   then open http://127.0.0.1:5000{page}"

@@ -57,7 +57,7 @@ dd { margin: 0 0 .5rem; }
 .warning { background: var(--warn); border-left: 3px solid var(--warn-line); padding: .5rem .75rem;
   border-radius: 4px; white-space: pre-wrap; }
 .film { display: grid; grid-template-columns: repeat(3, 1fr); gap: 4px; }
-.film img { width: 100%; aspect-ratio: 16 / 10; object-fit: cover; border-radius: 4px; background: var(--empty); }
+.film img { width: 100%; height: auto; border-radius: 4px; background: var(--empty); }
 .grey { grid-column: 1 / -1; display: grid; place-items: center; height: 5rem; border-radius: 4px;
   background: var(--empty); color: var(--quiet); font-size: .875rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--quiet); font-size: .875rem; }

@@ -23,6 +23,7 @@ from pipelines.shipped import SMALL, model_folder
 from pipelines.videollama2 import VideoLlama2ForConditionalGeneration, VideoLlama2Processor
 from pipelines.videollama2 import train_small as program
 from pipelines.videollama2.canary import check_model
+from pipelines.videollama2.muon import Muon
 from pipelines.videollama2.small_exam import ExamConfig, examine
 from pipelines.videollama2.small_lessons import INSTRUCTIONS, glance, lesson
 from pipelines.videollama2.train_small import SmallConfig
@@ -129,8 +130,7 @@ class Alone:
 
 def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> dict[str, torch.Tensor]:
     config = SmallConfig(
-        out=folder, glances=4, glances_batch=4, lessons=2, looks=2, review=2, practice=2, recital=2, rehearsal=2,
-        encore=2, lessons_batch=2, workers=1, keep_every=2,
+        out=folder, glances=4, glances_batch=4, practice=2, lessons=4, lessons_batch=2, workers=1, keep_every=2,
     )  # fmt: skip
     monkeypatch.setattr("lgsrr.channel.RayTrainChannel", lambda: Alone(folder / "kept", stop_after))
     program._worker({"config": config})
@@ -138,16 +138,44 @@ def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | Non
 
 
 @pytest.mark.slow
-def test_training_that_was_stopped_in_either_stage_ends_with_the_same_weights(
+def test_training_that_was_stopped_in_any_stage_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained(tmp_path / "whole", monkeypatch)
-    for stop_after in (1, 1):  # in the first stage, then at its end
+    for stop_after in (1, 1, 1, 1):  # in the first stage, at its end, at the second's, in the third
         with pytest.raises(Stopped):
             trained(tmp_path / "stopped", monkeypatch, stop_after)
     went_on = trained(tmp_path / "stopped", monkeypatch)
     assert whole.keys() == went_on.keys()
     assert all(torch.equal(whole[name], went_on[name]) for name in whole)
+
+
+def test_muon_takes_the_steps_of_the_library_s_own_up_to_the_rounding_of_its_bfloat16() -> None:
+    torch.manual_seed(0)
+    start, target = torch.randn(24, 40), torch.randn(24, 40)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimizers = (
+        Muon([ours], lr=0.01, weight_decay=0.02),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(5):
+        for weights, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weights.grad = (weights - target).detach() ** 3
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert moved > 0.1
+    assert (ours - theirs).norm() < 0.02 * moved
+
+
+def test_muon_takes_a_convolution_as_a_matrix_of_as_many_rows_as_it_has_outputs() -> None:
+    torch.manual_seed(0)
+    weights, gradient = torch.randn(6, 4, 2, 2), torch.randn(6, 4, 2, 2)
+    convolution, matrix = torch.nn.Parameter(weights.clone()), torch.nn.Parameter(weights.flatten(1).clone())
+    convolution.grad, matrix.grad = gradient, gradient.flatten(1)
+    Muon([convolution], lr=0.01).step()
+    Muon([matrix], lr=0.01).step()
+    assert torch.equal(convolution.flatten(1), matrix)
+    assert not torch.equal(convolution, weights)
 
 
 def test_a_lesson_is_made_from_its_number_alone() -> None:

@@ -366,10 +366,13 @@ def test_a_uri_that_mlflow_keeps_no_runs_in_is_refused(uri: str, monkeypatch: py
 
 def test_links_lead_to_the_run_and_hide_passwords() -> None:
     run = RunRef(run_id="abc", experiment_id="7")
-    assert run_url("http://me:pw@host:5000", run) == "http://host:5000/#/experiments/7/runs/abc"
+    assert (
+        run_url("http://me:pw@host:5000", run)
+        == "http://host:5000/#/experiments/7/runs/abc?workflowType=machine_learning"
+    )
     assert run_url("sqlite:////a b/mlflow.db", run) == (
         "mlflow ui --backend-store-uri 'sqlite:////a b/mlflow.db' --workers 1"
-        "   then open http://127.0.0.1:5000/#/experiments/7/runs/abc"
+        "   then open http://127.0.0.1:5000/#/experiments/7/runs/abc?workflowType=machine_learning"
     )
     assert ui_hint("http://me:pw@host:5000") == "http://host:5000"
     assert without_password("http://host:5000") == "http://host:5000"

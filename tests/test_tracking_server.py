@@ -100,7 +100,8 @@ def test_a_server_killed_in_mid_run_gets_everything_exactly_once_and_slows_nobod
     assert (delivery.pending, delivery.refused) == (0, 0)
     assert_nobody_waited(times[21:])
     run = the_run(server, "killed")
-    assert delivery.run_url == f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    page = f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert delivery.run_url == f"{page}?workflowType=machine_learning"
     assert history(server, run.info.run_id) == [(epoch, epoch / 100) for epoch in range(60)]
     assert [file.path for file in connect(server.uri).list_artifacts(run.info.run_id)] == ["curves.png"]
 

@@ -31,7 +31,8 @@ VideoLLaMA2-7B-16F where there is no GPU: the same code reads, asks and runs bot
     python -m pipelines.videollama2.train_small --out pipelines/videollama2/small
 
 from random weights, on nothing but what that program draws: {glances} single frames for the tower, then {lessons} clips
-for connector and language model. No person, video or model of others is in it. Settings: `{settings}`.
+for tower, connector and language model. The steps took {minutes:.0f} minutes, in {workers} processes of one thread.
+No person, video or model of others is in it. Settings: `{settings}`.
 
 ## How well it sees
 
@@ -47,8 +48,13 @@ Licence: MIT, as the project.
 """
 
 
-def write_card(out: Path, weights: Mapping[str, Tensor], settings: Mapping[str, Any], exam: int = 400) -> None:
-    """Write the trained model to `out`, whole or not at all, with what it gets right on `exam` clips."""
+def write_card(
+    out: Path, weights: Mapping[str, Tensor], settings: Mapping[str, Any], seconds: float, exam: int = 400
+) -> None:
+    """Write the trained model to `out`, whole or not at all, with what it gets right on `exam` clips.
+
+    `settings` are those of its training, `seconds` what all steps took.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_small_settings(Path(temporary) / "small")
         model = untrained(folder, int(settings["seed"]))
@@ -64,6 +70,8 @@ def write_card(out: Path, weights: Mapping[str, Tensor], settings: Mapping[str, 
             megabytes=size / 1e6,
             glances=settings["glances"] * settings["glances_batch"],
             lessons=sum(settings[name] for name in STEPS[1:]) * settings["lessons_batch"],
+            minutes=seconds / 60,
+            workers=settings["workers"],
             settings=json.dumps({k: v for k, v in settings.items() if k not in ("out", "work")}),
             clips=asked.clips,
             seed=asked.seed,

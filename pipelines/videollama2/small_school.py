@@ -1,10 +1,10 @@
 """The stages in which the small model learns, each as a loss over lessons.
 
 First the tower looks at single frames and tells what is on them, through heads that are dropped afterwards: a frame
-costs an eighth of a clip, and no two are of the same scene. Then the connector and the language model learn to answer
-questions about clips from what the tower, left as it is, makes of them; heads on the clip's tokens speed that up, from
-the third stage on with one more that follows where faces look. Then all of it practises together how heads and hands
-move; at last the words of the answers weigh most.
+costs a tenth of a clip, and no two are of the same scene. Then tower and connector practise on clips, without a word:
+heads and hands come back to where they began, so that the mean over a clip shows no movement; each token at one of
+them has to tell by itself how it moves. At last connector and language model learn to answer questions about clips
+from what the tower, left as it is, makes of them.
 
 N frames or clips, P patches, L tokens of a clip, D hidden, T tokens of question and answer.
 """
@@ -31,6 +31,10 @@ HEAD_MOVES = ("nods", "shakes head")
 """Actions that only the head tells."""
 HAND_MOVES = ("waves", "points", "hands over", "claps")
 """Actions that only the hands tell."""
+_LOOKS_WEIGH = (1.0, 4.0)
+"""Weights of what is told of turning and of nodding: far fewer heads nod than turn."""
+_ANSWERS_WEIGH = 8.0
+"""Weight of the answers in words beside all that the heads tell."""
 _IGNORED = -100
 """Stands in the labels for tokens that are not learned: the question's."""
 
@@ -82,10 +86,9 @@ class Glances(nn.Module):
         width = model.config.mm_hidden_size
         self.heads = FrameHeads(width)
 
-    def trained(self) -> list[nn.Parameter]:
-        """What learns in this stage."""
-        tower: nn.Module = self.model.model.vision_tower
-        return [p for part in (tower, self.heads) for p in part.parameters()]
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What learns in this stage, by name."""
+        return _within(self, "model.model.vision_tower", "heads")
 
     def forward(self, glances: Sequence[Glance]) -> tuple[Tensor, dict[str, float]]:
         """The loss, and figures."""
@@ -127,40 +130,42 @@ class ClipHeads(Heads):
         self.hand_move = nn.Linear(width, len(HAND_MOVES) + 1)
 
 
-class Lessons(nn.Module):
+class Practice(nn.Module):
     """The second stage."""
-
-    heads_turn = 0.0
-    """Share of clips that are drawn for a nod or a shaken head; the others are drawn from all."""
-    trains_tower = False
-    answers_weigh = 1.0
 
     def __init__(self, model: VideoLlama2ForConditionalGeneration, processor: VideoLlama2Processor) -> None:
         super().__init__()
-        self.model, self._processor = model, processor
+        self.model, self.processor = model, processor
         self.heads = ClipHeads(model.config.hidden_size)
 
-    def trained(self) -> list[nn.Parameter]:
-        """What learns in this stage."""
-        tower = {id(p) for p in self.model.model.vision_tower.parameters() if not self.trains_tower}
-        return [p for part in (self.model, self.heads) for p in part.parameters() if id(p) not in tower]
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What learns in this stage, by name."""
+        return _within(self, "model.model.vision_tower", "model.model.mm_projector", "heads")
 
     def forward(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, float]]:
         """The loss, and figures."""
-        settings = self._processor.preprocessing
-        pixels_NTCHW = torch.stack([to_pixels(lesson.frames_THWC, settings) for lesson in lessons])
-        kinds_NK = torch.tensor([lesson.kinds for lesson in lessons])
-        with torch.set_grad_enabled(self.trains_tower):
-            features_NTPD = self.model.vision_features(pixels_NTCHW)
-        clip_NLD = self.model.model.mm_projector(features_NTPD)
-        logits, _ = self.heads(clip_NLD)
-        answers = self._answers(lessons, clip_NLD)
-        told = kinds_loss(logits, kinds_NK) + self._at_tokens(clip_NLD, features_NTPD.shape[1:3], lessons)
-        figures = {"answers": float(answers.detach()), **dict(zip(KINDS, right(logits, kinds_NK), strict=True))}
-        return self.answers_weigh * answers + 0.5 * told, figures
+        features_NTPD = self.model.vision_features(self._pixels(lessons))
+        return self._told(self.model.model.mm_projector(features_NTPD), features_NTPD.shape[1:3], lessons)
 
-    def _at_tokens(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
-        """Expression and shirt told by the tokens into which the speaker's face went; `grid` is frames and patches."""
+    def _pixels(self, lessons: Sequence[Lesson]) -> Tensor:
+        return torch.stack([to_pixels(lesson.frames_THWC, self.processor.preprocessing) for lesson in lessons])
+
+    def _told(
+        self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of all that the heads tell from a clip's tokens; `grid` is frames and patches."""
+        kinds_NK = torch.tensor([lesson.kinds for lesson in lessons])
+        logits, _ = self.heads(clip_NLD)
+        faces = [[(face,) for face in lesson.faces] for lesson in lessons]
+        hands = [lesson.hands for lesson in lessons]
+        loss = kinds_loss(logits, kinds_NK) + self._faces_loss(clip_NLD, grid, lessons)
+        loss = loss + 2 * self._looks_loss(clip_NLD, grid, lessons)
+        loss = loss + 2 * _move_loss(self.heads.head_move, HEAD_MOVES, faces, clip_NLD, grid, lessons)
+        loss = loss + 2 * _move_loss(self.heads.hand_move, HAND_MOVES, hands, clip_NLD, grid, lessons)
+        return loss, dict(zip(KINDS, right(logits, kinds_NK), strict=True))
+
+    def _faces_loss(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        """Expression and shirt told by the tokens into which the speaker's face went."""
         at, kinds = [], []
         for n, lesson in enumerate(lessons):
             for frame, face in enumerate(lesson.faces):
@@ -172,9 +177,57 @@ class Lessons(nn.Module):
         shirt_loss = F.cross_entropy(self.heads.shirt(tokens_FD), shirts)
         return F.cross_entropy(self.heads.expression(tokens_FD), expressions) + 0.5 * shirt_loss
 
+    def _looks_loss(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
+        """Where each face looks in either of a token's two frames, told by the token into which it went."""
+        seen = [(n, *look) for n, lesson in enumerate(lessons) for look in lesson.looks if _is_inside(look[1])]
+        places = [_token_at(frame, face, grid) for _, frame, face, _ in seen]
+        said_F6 = self.heads.posture(clip_NLD[[n for n, *_ in seen], places])
+        first_F = torch.tensor([frame % 2 == 1 for _, frame, _, _ in seen])
+        said_F2 = torch.where(first_F[:, None], said_F6[:, :2], said_F6[:, 2:4])
+        looks_F2 = torch.tensor([look for *_, look in seen])
+        return (torch.tensor(_LOOKS_WEIGH) * (said_F2 - looks_F2) ** 2).mean()
+
+
+class Lessons(Practice):
+    """The third stage: question and answer, from what the tower, left as it is, makes of a clip."""
+
+    def __init__(self, practice: Practice) -> None:
+        super().__init__(practice.model, practice.processor)
+        self.heads = practice.heads
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """What learns in this stage, by name."""
+        tower = _within(self, "model.model.vision_tower")
+        return {name: p for name, p in self.named_parameters() if name not in tower}
+
+    def forward(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, float]]:
+        """The loss, and figures."""
+        with torch.no_grad():
+            features_NTPD = self.model.vision_features(self._pixels(lessons))
+        clip_NLD = self.model.model.mm_projector(features_NTPD)
+        told, figures = self._told(clip_NLD, features_NTPD.shape[1:3], lessons)
+        answers = self._answers(lessons, clip_NLD)
+        return _ANSWERS_WEIGH * answers + told, {"answers": float(answers.detach()), **figures}
+
     def _answers(self, lessons: Sequence[Lesson], clip_NLD: Tensor) -> Tensor:
-        """Cross entropy of the answers' tokens, after the questions'."""
-        ids_NT, labels_NT = self._tokens(lessons)
+        """Cross entropy of the answers' tokens, after the questions'.
+
+        The shorter and the longer half go through the model by themselves: who asks of one aspect uses half the tokens
+        of who asks of three, and what is padded costs as much as what is read.
+        """
+        rows = self._rows(lessons)
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]) + len(rows[n][1]))
+        halves = [half for half in (order[: len(order) // 2], order[len(order) // 2 :]) if half]
+        loss = torch.stack([self._answers_sum([rows[n] for n in half], clip_NLD[half]) for half in halves]).sum()
+        return loss / sum(len(answer) for _, answer in rows)
+
+    def _answers_sum(self, rows: Sequence[tuple[list[int], list[int]]], clip_NLD: Tensor) -> Tensor:
+        longest = max(len(asked) + len(answer) for asked, answer in rows)
+        filled = [(asked, answer, longest - len(asked) - len(answer)) for asked, answer in rows]
+        ids_NT = torch.tensor([[*asked, *answer, *[0] * rest] for asked, answer, rest in filled])
+        labels_NT = torch.tensor(
+            [[*[_IGNORED] * len(asked), *answer, *[_IGNORED] * rest] for asked, answer, rest in filled]
+        )
         at_clip_NT = ids_NT < 0
         embeds_NTD = self.model.get_input_embeddings()(ids_NT.masked_fill(at_clip_NT, 0))
         embeds_NTD = embeds_NTD.masked_scatter(at_clip_NT[:, :, None], clip_NLD)
@@ -182,89 +235,18 @@ class Lessons(nn.Module):
         hidden_NTD = self.model.model(inputs_embeds=embeds_NTD, use_cache=False).last_hidden_state
         learned_NT = labels_NT[:, 1:] != _IGNORED
         logits_AV = self.model.lm_head(hidden_NTD[:, :-1][learned_NT])
-        return F.cross_entropy(logits_AV, labels_NT[:, 1:][learned_NT])
+        return F.cross_entropy(logits_AV, labels_NT[:, 1:][learned_NT], reduction="sum")
 
-    def _tokens(self, lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
-        processor = self._processor
+    def _rows(self, lessons: Sequence[Lesson]) -> list[tuple[list[int], list[int]]]:
+        """The tokens of each question and of its answer."""
+        processor = self.processor
         tokenizer: Any = processor.tokenizer
         rows = []
         for lesson in lessons:
             asked = expand(processor.prompt_ids(processor.build_prompt(lesson.question)), processor.tokens_per_clip)
             answer = tokenizer(lesson.answer, add_special_tokens=False)["input_ids"]
             rows.append((asked, [*answer, tokenizer.eos_token_id]))
-        longest = max(len(asked) + len(answer) for asked, answer in rows)
-        filled = [longest - len(asked) - len(answer) for asked, answer in rows]
-        ids = [[*asked, *answer, *[0] * rest] for (asked, answer), rest in zip(rows, filled, strict=True)]
-        labels = [
-            [*[_IGNORED] * len(asked), *answer, *[_IGNORED] * rest]
-            for (asked, answer), rest in zip(rows, filled, strict=True)
-        ]
-        return torch.tensor(ids), torch.tensor(labels)
-
-
-class Looks(Lessons):
-    """The third stage: as the second, and the tokens at a face tell where it looks in each of their two frames.
-
-    Nodding, shaking the head, facing somebody: it is where heads turn that the second stage learns last.
-    """
-
-    up_and_down = torch.ones(2)
-    """Weights of what is told of turning and of nodding."""
-
-    def __init__(self, lessons: Lessons) -> None:
-        super().__init__(lessons.model, lessons._processor)
-        self.heads = lessons.heads
-
-    def _at_tokens(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
-        told = super()._at_tokens(clip_NLD, grid, lessons)
-        seen = [(n, *look) for n, lesson in enumerate(lessons) for look in lesson.looks if _is_inside(look[1])]
-        places = [_token_at(frame, face, grid) for _, frame, face, _ in seen]
-        said_F6 = self.heads.posture(clip_NLD[[n for n, *_ in seen], places])
-        first_F = torch.tensor([frame % 2 == 1 for _, frame, _, _ in seen])
-        said_F2 = torch.where(first_F[:, None], said_F6[:, :2], said_F6[:, 2:4])
-        looks_F2 = torch.tensor([look for *_, look in seen])
-        return told + 2 * (self.up_and_down * (said_F2 - looks_F2) ** 2).mean()
-
-
-class Practice(Looks):
-    """The fifth stage: as the third, all parts together, and in every second clip somebody nods or shakes the head.
-
-    Heads and hands come back to where they began, so that the mean over a clip shows no movement: each token at one
-    has to tell it by itself.
-    """
-
-    heads_turn = 0.5
-    trains_tower = True
-    up_and_down = torch.tensor([1.0, 4.0])  # far fewer heads nod than turn
-
-    def _at_tokens(self, clip_NLD: Tensor, grid: Sequence[int], lessons: Sequence[Lesson]) -> Tensor:
-        told = super()._at_tokens(clip_NLD, grid, lessons)
-        faces = [[(face,) for face in lesson.faces] for lesson in lessons]
-        hands = [lesson.hands for lesson in lessons]
-        for decide, moves, points in (
-            (self.heads.head_move, HEAD_MOVES, faces), (self.heads.hand_move, HAND_MOVES, hands),
-        ):  # fmt: skip
-            told = told + 2 * _move_loss(decide, moves, points, clip_NLD, grid, lessons)
-        return told
-
-
-class Recital(Practice):
-    """The sixth stage: the tower has learned, and what counts most is the answer in words."""
-
-    trains_tower = False
-    answers_weigh = 4.0
-
-
-class Rehearsal(Practice):
-    """The seventh stage: as the fifth, with clips as they come, or hands are forgotten over heads."""
-
-    heads_turn = 0.0
-
-
-class Encore(Recital):
-    """The last stage: as the sixth, with clips as they come."""
-
-    heads_turn = 0.0
+        return rows
 
 
 def _move_loss(
@@ -284,6 +266,11 @@ def _move_loss(
         told += [classes.get(lesson.kinds[ACTION], len(moves))] * len(seen)
     logits_FC = decide(clip_NLD[[n for n, _ in at], [place for _, place in at]])
     return F.cross_entropy(logits_FC, torch.tensor(told))
+
+
+def _within(stage: nn.Module, *parts: str) -> dict[str, nn.Parameter]:
+    """The parameters of those parts of a stage, by name."""
+    return {name: p for name, p in stage.named_parameters() if name.startswith(tuple(f"{part}." for part in parts))}
 
 
 def _is_inside(at: tuple[float, float]) -> bool:

@@ -40,7 +40,7 @@ test: setup
 test-fast: setup
 	$(BIN)/pytest -m 'not slow'
 
-# The whole system on clips that are drawn for it: four and a half minutes on two cores; DEMO='--seed 1 --out runs/demo1' for another.
+# The whole system on clips that are drawn for it: three and a half minutes on two cores; DEMO='--seed 1 --out runs/demo1' for another.
 demo: setup
 	$(BIN)/python -m pipelines.demo $(DEMO)
 

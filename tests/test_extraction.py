@@ -399,6 +399,7 @@ def test_faults_of_the_server_that_pass_cost_no_row_and_those_that_last_cost_onl
     assert report(retried, "rank").done == len(LASTING) - len(left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "says_so"),
     [
@@ -468,6 +469,7 @@ def test_a_budget_counts_answers_that_were_paid_for_and_are_on_no_receipt_yet(tm
         assert server.seen.calls == 10
 
 
+@pytest.mark.slow
 def test_a_refusal_that_is_asked_for_again_stands_once_and_is_counted_twice(tmp_path: Path) -> None:
     with serve(faults=faults(Fault(kind="refusal", text=says("u01")))) as server:
         config = rank_only(tmp_path, server.base_url, 3)

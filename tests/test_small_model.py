@@ -128,12 +128,24 @@ class Alone:
             raise Stopped
 
 
+class Lines:
+    """Stands for the driver's board, in the worker's own process."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def post(self, kind: str, value: Any) -> None:
+        self.said.append(value)
+
+
 def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> dict[str, torch.Tensor]:
     config = SmallConfig(
         out=folder, glances=4, glances_batch=4, practice=2, lessons=4, lessons_batch=2, workers=1, keep_every=2,
     )  # fmt: skip
     monkeypatch.setattr("lgsrr.channel.RayTrainChannel", lambda: Alone(folder / "kept", stop_after))
-    program._worker({"config": config})
+    lines = Lines()
+    program._worker({"config": config, "board": lines})
+    assert lines.said[-1].startswith("stage 3, step 4 of 4  loss ")
     return load_file(folder / "kept" / program.WEIGHTS)
 
 

@@ -181,6 +181,7 @@ print((peak() - before) * 1024, sum(p.numel() * p.element_size() for p in model.
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory from Linux's /proc")
 def test_loading_does_not_hold_two_copies_of_the_weights(folder: Path, tmp_path: Path) -> None:
     """The peak of memory over that of a tiny checkpoint, in a process of its own."""

@@ -66,6 +66,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     stop(pair.llm)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_answer_is_the_recorded_one(pair: Pair) -> None:
     recorded = load_file(RECORDED / "expected.safetensors")["greedy_tokens"].tolist()
@@ -74,6 +75,7 @@ def test_the_answer_is_the_recorded_one(pair: Pair) -> None:
     assert pair.by_vllm([asked["prompt"]], [clip], len(recorded)) == [recorded]
 
 
+@pytest.mark.slow
 def test_a_batch_of_clips_and_lengths_is_answered_as_by_transformers(pair: Pair, tmp_path: Path) -> None:
     """Prompts of 450 to 600 tokens go through in chunks of 256 at most, cut anywhere, the clip's tokens too."""
     clips = [
@@ -86,6 +88,7 @@ def test_a_batch_of_clips_and_lengths_is_answered_as_by_transformers(pair: Pair,
     assert pair.by_vllm(prompts, clips) == pair.by_transformers(prompts, clips)
 
 
+@pytest.mark.slow
 def test_requests_that_come_and_go_do_not_disturb_each_other(pair: Pair) -> None:
     """Ten requests of different lengths, four at a time, with and without clips."""
     prompts = [pair.processor.build_prompt(WORDS[i % 4] + str(i), clip=i % 3 != 0) for i in range(10)]
@@ -93,6 +96,7 @@ def test_requests_that_come_and_go_do_not_disturb_each_other(pair: Pair) -> None
     assert pair.by_vllm(prompts, clips, 12) == pair.by_transformers(prompts, clips, 12)
 
 
+@pytest.mark.slow
 def test_three_prompts_on_one_clip_run_the_tower_once(pair: Pair) -> None:
     prompts = [pair.prompt(words) for words in WORDS[:3]]
     pair.clips_computed()
@@ -103,6 +107,7 @@ def test_three_prompts_on_one_clip_run_the_tower_once(pair: Pair) -> None:
     assert together == one_by_one
 
 
+@pytest.mark.slow
 def test_another_clip_is_not_taken_for_the_one_before(pair: Pair) -> None:
     prompt = pair.prompt("Go.")
     clips = [moving_square(16, seed=60), moving_square(16, seed=61)]
@@ -112,6 +117,7 @@ def test_another_clip_is_not_taken_for_the_one_before(pair: Pair) -> None:
     assert answers == pair.by_transformers([prompt] * 2, clips)
 
 
+@pytest.mark.slow
 def test_the_prefix_with_the_clip_in_it_is_kept(pair: Pair) -> None:
     clip = moving_square(16, seed=70)
     ask(pair.llm, [pair.prompt("Go.")], [clip])
@@ -120,6 +126,7 @@ def test_the_prefix_with_the_clip_in_it_is_kept(pair: Pair) -> None:
     assert again.num_cached_tokens >= (ids.index(-201) + pair.processor.tokens_per_clip) // 128 * 128 > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["path", "bytes", "named"])
 def test_three_prompts_on_one_file_decode_it_once(
     pair: Pair, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,6 +144,7 @@ def test_three_prompts_on_one_file_decode_it_once(
     assert answers == pair.by_transformers(prompts, [clip] * 3, 8)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_overwritten_is_another_clip(pair: Pair, tmp_path: Path) -> None:
     prompt, file = pair.prompt("Go."), tmp_path / "a.mp4"
     for seed in (71, 72):
@@ -144,6 +152,7 @@ def test_a_file_that_was_overwritten_is_another_clip(pair: Pair, tmp_path: Path)
         assert pair.by_vllm([prompt], [file], 8) == pair.by_transformers([prompt], [file], 8)
 
 
+@pytest.mark.slow
 def test_token_ids_with_one_mark_are_a_prompt_too(pair: Pair) -> None:
     prompt, clip = pair.prompt("Go."), moving_square(16, seed=80)
     ids = pair.processor.prompt_ids(prompt)
@@ -153,6 +162,7 @@ def test_token_ids_with_one_mark_are_a_prompt_too(pair: Pair) -> None:
     assert tokens_of(outputs) == pair.by_transformers([prompt], [clip], 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "clip", "message"),
     [

@@ -9,10 +9,12 @@ written at the end, whole, with its card.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lgsrr import cli
+from lgsrr.board import Board, Post
 from lgsrr.cluster import connected, ctrl_c_interrupts
 from lgsrr.errors import ConfigError, TrainingError
 from lgsrr.files import write_json
@@ -85,9 +88,10 @@ def train_small(config: SmallConfig) -> None:
     steps = "-".join(str(getattr(config, name)) for name in STEPS)
     name = f"small-{config.seed}-{steps}-{config.glances_batch}-{config.lessons_batch}"
     with connected(), ctrl_c_interrupts():
+        board = Board.on_this_node()
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"config": config},
+            train_loop_config={"config": config, "board": board},
             scaling_config=ray.train.ScalingConfig(num_workers=config.workers, resources_per_worker={"CPU": 1}),
             run_config=ray.train.RunConfig(
                 name=name,
@@ -96,8 +100,10 @@ def train_small(config: SmallConfig) -> None:
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             ),
         )
+        print(f"{len(STEPS)} stages; a line and a checkpoint every {config.keep_every} steps", flush=True)
         try:
-            result = trainer.fit()
+            with _printed(board):
+                result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"the small model's training stopped: {error}; the same command goes on") from error
         assert result.checkpoint is not None
@@ -105,6 +111,30 @@ def train_small(config: SmallConfig) -> None:
             seconds = json.loads((Path(folder) / WHERE).read_text())["seconds"]
             write_card(config.out, load_file(Path(folder) / WEIGHTS), dataclasses.asdict(config), seconds)
     print(f"the small model is in {config.out}")
+
+
+@contextlib.contextmanager
+def _printed(board: Board) -> Iterator[None]:
+    """Prints what workers post while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            _print_new(board)
+        _print_new(board)
+
+    thread = threading.Thread(target=watch, daemon=True, name="printer")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=5.0)
+
+
+def _print_new(board: Board) -> None:
+    for _, line in board.take():
+        print(line, flush=True)
 
 
 # ---- in a worker ---------------------------------------------------------------------------------------------------
@@ -128,7 +158,7 @@ def _worker(given: dict[str, Any]) -> None:
     torch.manual_seed(config.seed)
     practice = Practice(model, processor)
     stages = (Glances(model, processor), practice, Lessons(practice))
-    pupil = _Pupil(config, channel, model)
+    pupil = _Pupil(config, channel, model, given["board"])
     for number, stage in enumerate(stages):
         pupil.learn(number, stage)
 
@@ -136,8 +166,8 @@ def _worker(given: dict[str, Any]) -> None:
 class _Pupil:
     """A worker on its way through the stages."""
 
-    def __init__(self, config: SmallConfig, channel: Any, model: nn.Module) -> None:
-        self.config, self.channel, self.model = config, channel, model
+    def __init__(self, config: SmallConfig, channel: Any, model: nn.Module, board: Post) -> None:
+        self.config, self.channel, self.model, self.board = config, channel, model, board
         with channel.latest() as folder:
             where = {"stage": 0, "step": 0, "seconds": 0.0} if folder is None else self._read(folder)
         self.stage, self.step, self.seconds = int(where["stage"]), int(where["step"]), where["seconds"]
@@ -216,7 +246,7 @@ class _Pupil:
         self.channel.report({**means, **where}, write)
         if self.channel.rank == 0:
             told = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-            print(f"stage {number + 1}, step {step} of {steps}  {told}  ({seconds:.0f} s)", flush=True)
+            self.board.post("line", f"stage {number + 1}, step {step} of {steps}  {told}  ({seconds:.0f} s)")
 
 
 class _Means:

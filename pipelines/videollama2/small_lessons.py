@@ -41,7 +41,7 @@ from .frames import sample_indices
 PLAIN = 0.02
 """Share of lessons that ask for no aspect, but in the canary's words; an engine does not start with a model that has
 nothing to say to them."""
-HEADS = 0.15
+MOVING_HEADS = 0.15
 """Share of lessons about somebody who nods or shakes the head, beside those that come by chance: it is how heads move
 that is learned last."""
 INSTRUCTIONS: Mapping[str, tuple[str, ...]] = {
@@ -100,7 +100,7 @@ class Lesson:
 def lesson(number: str, frames: int) -> Lesson:
     """The lesson of that number, on `frames` frames of its clip."""
     random = Random(number)
-    of_heads = random.random() < HEADS
+    of_heads = random.random() < MOVING_HEADS
     scene = _scene(random, ("nods", "shakes head") if of_heads else ACTIONS)
     picked = sample_indices(scene.frames, 16)[sample_indices(16, frames)] if random.random() < 0.5 else None
     indices = sample_indices(scene.frames, frames) if picked is None else picked

@@ -3,7 +3,7 @@
     python -m pipelines.videollama2.train_small --out pipelines/videollama2/small
 
 Three stages (`small_school`): 43,200 single frames for the tower, then 36,800 clips for the rest, drawn as they are
-needed and never twice. On two cores it took 57 minutes. The same command goes on where it stopped; the folder is
+needed and never twice. On two cores the steps took 55 minutes. The same command goes on where it stopped; the folder is
 written at the end, whole, with its card.
 """
 

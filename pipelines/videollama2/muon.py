@@ -44,14 +44,12 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step(parameter, group)
+                    self._step(parameter, parameter.grad, group)
 
-    def _step(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+    def _step(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["mean"] = torch.zeros_like(parameter)
-        gradient = parameter.grad
-        assert gradient is not None
         mean = state["mean"].lerp_(gradient, 1 - group["momentum"])
         update_RC = orthogonal(gradient.lerp(mean, group["momentum"]).flatten(1))
         size = 0.2 * math.sqrt(max(update_RC.shape))
